@@ -1,0 +1,57 @@
+# Two commands matter: `make run` executes the whole course, `make test` checks everything.
+# Both set up what they need first; a second call installs nothing again.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Names of notebooks for `make run` and `make refresh`, e.g. NB="08 09"; all of them when empty.
+NB     ?=
+
+PY := $(abspath $(VENV))/bin/python
+SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,$(origin PYTHON)),,--chosen) \
+	$(if $(MIN_DISK_GIB),--min-disk-gib $(MIN_DISK_GIB))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-quick lab refresh clean distclean
+
+help:  ## this list
+	@echo "make run         execute every notebook, write them and their HTML to build/ (NB=\"08 09\" for some)"
+	@echo "make test        lint, unit tests, all notebooks against their stored outputs"
+	@echo "make test-quick  lint and unit tests only"
+	@echo "make lab         open the course in JupyterLab"
+	@echo "make refresh     re-execute the notebooks in place and store clean outputs (NB=09 for one)"
+	@echo "make setup       only make the virtual environment $(VENV)"
+	@echo "make clean       remove build/ and caches"
+	@echo "make distclean   clean, and remove $(VENV)"
+	@echo "Options: PYTHON=python3.12  VENV=/other/place  MIN_DISK_GIB=2"
+
+setup:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+		echo "Cannot set up: no '$(PYTHON)' on this machine. Install Python 3.11 or newer," \
+		     "or name yours: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3" >&2; exit 2; }
+	@"$(PYTHON)" tools/setup_environment.py $(SETUP_FLAGS)
+
+run: setup
+	@"$(PY)" tools/run_notebooks.py $(NB)
+
+test: setup
+	"$(PY)" -m ruff check .
+	"$(PY)" -m pytest
+
+test-quick: setup
+	"$(PY)" -m ruff check .
+	"$(PY)" -m pytest -m "not notebooks"
+
+lab: setup
+	@cd notebooks && "$(PY)" -m jupyterlab
+
+refresh: setup
+	@"$(PY)" tools/refresh_notebooks.py $(NB)
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	@if [ -d "$(VENV)" ] && [ ! -f "$(VENV)/pyvenv.cfg" ]; then \
+		echo "$(VENV) is not a virtual environment: not removed" >&2; exit 2; fi
+	rm -rf "$(VENV)"
