@@ -1,188 +1,187 @@
 """Datasets as retrieval splits: train, query and database, with a manifest that pins them.
 
-``load(name)`` is the only entry. Images stay uint8 (N, C, H, W) until a network uses them. Splits follow the
-paper (section "Experiments"): queries and database are disjoint, the training images are a part of the database.
+``load(name)`` is the entry. Images stay uint8 (N, C, H, W) until a network uses them. Splits follow the paper
+(section "Experiments"): queries and database are disjoint, the training images are a part of the database.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-FASHION_MNIST_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-                         "Ankle boot")
+from pplkit import sources
+from pplkit.splits import (
+    ImageSet,
+    RetrievalSplit,
+    check_manifest,
+    check_seed,
+    draw,
+    draw_per_class,
+    make_split,
+    save_manifest,
+)
 
+__all__ = ["ImageSet", "RetrievalSplit", "check_manifest", "embedded", "load", "save_manifest"]
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images.
-
-    Args:
-        images: (N, C, H, W) uint8, N > 0.
-        labels: (N,) int64, class numbers >= 0.
-
-    Raises:
-        ValueError: wrong dtype or rank, no image, negative label, or labels of another length.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.images, Tensor) or self.images.dtype != torch.uint8:
-            found = getattr(self.images, "dtype", type(self.images).__name__)
-            raise ValueError(f"images must be a torch.uint8 tensor (values 0..255), got {found}")
-        if self.images.ndim != 4 or min(self.images.shape) == 0:
-            raise ValueError(f"images must have shape (N, C, H, W), nothing empty, got {tuple(self.images.shape)}")
-        if not isinstance(self.labels, Tensor) or self.labels.dtype != torch.int64:
-            found = getattr(self.labels, "dtype", type(self.labels).__name__)
-            raise ValueError(f"labels must be a torch.int64 tensor, got {found}")
-        if self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels must have shape ({len(self.images)},), one per image, got {tuple(self.labels.shape)}"
-            )
-        if int(self.labels.min()) < 0:
-            raise ValueError(f"labels must be >= 0, got {int(self.labels.min())}")
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on ``device``."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
-
-    def subset(self, index: Tensor) -> ImageSet:
-        """The images at ``index`` (int64, (M,), 0 <= index < N), in that order."""
-        index = index.to(self.images.device)
-        return ImageSet(self.images[index], self.labels[index])  # (M, C, H, W), (M,)
+ACCEPTED = "'fashion-mnist-mini' (embedded), 'fashion-mnist', 'folder:PATH' (one folder of images per class)"
+FOLDER_OPTIONS = ("size", "channels", "query_share", "train_share")
+MINI_FILE = "fashion-mnist-mini.npz"
+MINI_SHA256 = "c2c021e823db779144eaddd3a1976d52d1d08c36a6988261a56319171608dc8d"
+MINI_TRAIN_PER_CLASS = 400
+FASHION_MNIST_TRAIN = 10_000  # the paper's number of labelled database images
 
 
-@dataclass(frozen=True)
-class RetrievalSplit:
-    """One dataset, split for retrieval; checked on construction.
+def load(
+    name: str, root: str | Path | None = None, *, download: bool = False, seed: int = 0, **options: object
+) -> RetrievalSplit:
+    """Load a dataset as a retrieval split.
+
+    ====================== ======== ======= ======= ==================================================
+    name                   database query   train   from
+    ====================== ======== ======= ======= ==================================================
+    ``fashion-mnist-mini`` 10,000   1,000   4,000   embedded, works offline; every part class-balanced
+    ``fashion-mnist``      60,000   10,000  10,000  ``root`` alone if given, else ``$PPLKIT_DATA``, Debian's
+                                                    ``dataset-fashion-mnist``, the download cache
+    ``folder:PATH``        the rest a share a share one folder of images per class
+    ====================== ======== ======= ======= ==================================================
 
     Args:
-        name: dataset name as given to ``load``.
-        classes: class names; label k is ``classes[k]``.
-        train: labelled images the networks learn from; ``database.subset(train_index)``.
-        query: images searched for.
-        database: images searched in.
-        train_index: (len(train),) int64, positions in the database.
-        manifest: JSON-able description with the sha256 of the indices.
-        query_index: (len(query),) int64 positions in the source; default: behind the database.
-        database_index: (len(database),) int64 positions in the source; default: 0, 1, 2, ...
+        name: one of the above.
+        root: folder to read ``fashion-mnist`` from, and to download it into; folder that a relative PATH
+            starts from. The embedded sample needs none.
+        download: fetch ``fashion-mnist`` if it is not on this machine.
+        seed: 0..2**32-1; draws the train part (and the queries of ``folder:PATH``).
+        options: for ``folder:PATH`` only. ``size`` in pixels, int or (H, W), default 32; ``channels`` 1 or 3,
+            default 3; ``query_share`` of each class, 0 < share < 1, default 0.1; ``train_share`` of each
+            class's database images, 0 < share <= 1, default 0.5. Each share takes at least one image.
 
     Raises:
-        ValueError: train is not that part of the database, or a query image is in the database.
+        ValueError: unknown name or option, bad value, damaged file.
+        FileNotFoundError: the data is nowhere to be found; says where it was looked for and how to get it.
     """
-
-    name: str
-    classes: tuple[str, ...]
-    train: ImageSet
-    query: ImageSet
-    database: ImageSet
-    train_index: Tensor
-    manifest: dict
-    query_index: Tensor | None = None
-    database_index: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.database_index is None:
-            object.__setattr__(self, "database_index", torch.arange(len(self.database)))
-        if self.query_index is None:
-            start = int(self.database_index.max()) + 1
-            object.__setattr__(self, "query_index", torch.arange(start, start + len(self.query)))
-        for part, images, index in (
-            ("train", self.train, self.train_index),
-            ("query", self.query, self.query_index),
-            ("database", self.database, self.database_index),
-        ):
-            if index.dtype != torch.int64 or index.shape != (len(images),):
-                raise ValueError(
-                    f"{part}_index must be int64 of shape ({len(images)},), got {index.dtype} {tuple(index.shape)}"
-                )
-            if len(index.unique()) != len(index) or int(index.min()) < 0:
-                raise ValueError(f"{part}_index must hold distinct positions >= 0")
-            if images.images.shape[1:] != self.database.images.shape[1:]:
-                raise ValueError(
-                    f"{part} images have shape {tuple(images.images.shape[1:])}, "
-                    f"database images {tuple(self.database.images.shape[1:])}; they must agree"
-                )
-            if int(images.labels.max()) >= len(self.classes):
-                raise ValueError(
-                    f"{part} has label {int(images.labels.max())}, but there are only {len(self.classes)} classes"
-                )
-        if int(self.train_index.max()) >= len(self.database):
-            raise ValueError(f"train_index reaches {int(self.train_index.max())}, database has {len(self.database)}")
-        chosen = self.database.subset(self.train_index)
-        if not (torch.equal(chosen.images, self.train.images) and torch.equal(chosen.labels, self.train.labels)):
-            raise ValueError("train must equal database.subset(train_index)")
-        shared = torch.isin(self.query_index, self.database_index)
-        if bool(shared.any()):
+    kind = "folder" if isinstance(name, str) and name.startswith("folder:") else name
+    if kind not in ("fashion-mnist-mini", "fashion-mnist", "folder"):
+        raise ValueError(f"unknown dataset {name!r}; accepted: {ACCEPTED}")
+    accepted = FOLDER_OPTIONS if kind == "folder" else ()
+    for option in options:
+        if option not in accepted:
             raise ValueError(
-                f"query and database must be disjoint; {int(shared.sum())} source images are in both, "
-                f"the first is number {int(self.query_index[shared][0])}"
+                f"unknown option {option!r} for dataset {name!r}; accepted: {', '.join(accepted) or 'none'}"
             )
+    check_seed(seed)
+    if kind == "fashion-mnist-mini":
+        return _load_mini(seed)
+    if kind == "fashion-mnist":
+        return _load_fashion_mnist(root, download, seed)
+    return _load_folder(name.removeprefix("folder:"), root, seed, **options)
 
 
-def load(name: str, root: str | Path | None = None, *, download: bool = False, seed: int = 0, **options) -> RetrievalSplit:
-    """Load a dataset as a retrieval split (see the issue's protocol)."""
-    if name == "fashion-mnist":
-        return _fashion_mnist(Path(root) if root else DEBIAN_FOLDER, seed)
-    raise ValueError(f"unknown dataset {name!r}; accepted: 'fashion-mnist-mini', 'fashion-mnist', 'folder:PATH'")
+def embedded(*parts: str) -> Path:
+    """A file or folder that comes with the package: in ``data/`` of a source tree, else in ``pplkit/_data``.
+
+    Args:
+        parts: names below that folder, as in ``embedded("checkpoints", "generator.safetensors")``.
+
+    Raises:
+        ValueError: a part that leads out of the folder.
+        FileNotFoundError: it is not there.
+    """
+    package = Path(str(files("pplkit")))
+    tree = package.parent / "data"
+    folder = tree if (package.parent / "pyproject.toml").is_file() and tree.is_dir() else package / "_data"
+    path = folder.joinpath(*parts)
+    if Path(*parts).is_absolute() or ".." in Path(*parts).parts:
+        raise ValueError(f"embedded data is named by plain path parts, got {parts!r}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; this copy of pplkit is incomplete, install it again")
+    return path
 
 
-def read_idx(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """Read an idx file (gzip or plain) of unsigned bytes with exactly ``shape``."""
-    expected = 4 + 4 * len(shape) + math.prod(shape)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            content = file.read(expected + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: expected {expected} bytes when unpacked, found {error}") from error
-    header = np.array([0x0800 + len(shape), *shape], dtype=">u4").tobytes()
-    if len(content) != expected or content[: len(header)] != header:
-        raise ValueError(f"{path} is damaged: expected {expected} bytes, found {len(content)}")
-    return np.frombuffer(content, dtype=np.uint8, offset=len(header)).reshape(shape)
+def _load_mini(seed: int) -> RetrievalSplit:
+    arrays = sources.read_mini(embedded(MINI_FILE), MINI_SHA256)
+    parts, index = {}, {}
+    for part in ("database", "query"):
+        images = torch.tensor(arrays[f"{part}_images"])[:, None]  # (N, 1, 28, 28)
+        parts[part] = ImageSet(images, torch.tensor(arrays[f"{part}_labels"]).long())
+        index[part] = torch.tensor(arrays[f"{part}_index"]).long()  # (N,)
+    classes = sources.FASHION_MNIST_CLASSES
+    return make_split(
+        "fashion-mnist-mini",
+        classes,
+        seed,
+        **parts,
+        train_index=draw_per_class(parts["database"].labels, [MINI_TRAIN_PER_CLASS] * len(classes), seed),
+        database_index=index["database"],
+        query_index=index["query"],
+        source={MINI_FILE: MINI_SHA256},
+    )
 
 
-def _draw(seed: int, count: int, size: int) -> Tensor:
-    """``size`` distinct positions below ``count``, ascending; numpy promises never to change this stream."""
-    return torch.from_numpy(np.sort(np.random.RandomState(seed).permutation(count)[:size]).astype(np.int64))
+def _load_fashion_mnist(root: str | Path | None, download: bool, seed: int) -> RetrievalSplit:
+    parts = sources.read_fashion_mnist(root, download)
+    database, query = ImageSet(*parts["train"]), ImageSet(*parts["t10k"])
+    return make_split(
+        "fashion-mnist",
+        sources.FASHION_MNIST_CLASSES,
+        seed,
+        database=database,
+        query=query,
+        train_index=draw(len(database), FASHION_MNIST_TRAIN, seed),
+        database_index=torch.arange(len(database)),
+        query_index=len(database) + torch.arange(len(query)),  # the test part follows the train part
+        source={name: sha256 for name, (_, sha256) in sources.FASHION_MNIST_FILES.items()},
+    )
 
 
-def _digest(index: Tensor) -> str:
-    return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def _fashion_mnist(folder: Path, seed: int) -> RetrievalSplit:
-    parts = []
-    for prefix, count in (("train", 60_000), ("t10k", 10_000)):
-        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", (count, 28, 28))
-        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", (count,))
-        parts.append(ImageSet(torch.tensor(images)[:, None], torch.tensor(labels).long()))  # (N, 1, 28, 28)
-    database, query = parts
-    train_index = _draw(seed, len(database), 10_000)
-    query_index = torch.arange(len(database), len(database) + len(query))
-    database_index = torch.arange(len(database))
-    manifest = {
-        "dataset": "fashion-mnist",
-        "seed": seed,
-        "counts": {"train": len(train_index), "query": len(query), "database": len(database)},
-        "sha256": {
-            "train": _digest(train_index), "query": _digest(query_index), "database": _digest(database_index),
+def _load_folder(
+    path: str,
+    root: str | Path | None,
+    seed: int,
+    *,
+    size: int | tuple[int, int] = 32,
+    channels: int = 3,
+    query_share: float = 0.1,
+    train_share: float = 0.5,
+) -> RetrievalSplit:
+    if not path:
+        raise ValueError("'folder:' needs a path: 'folder:PATH', with one folder of images per class in PATH")
+    sides = (size, size) if isinstance(size, int) else size
+    if (
+        not isinstance(sides, (tuple, list))
+        or len(sides) != 2
+        or not all(type(side) is int and 1 <= side <= 4096 for side in sides)
+    ):
+        raise ValueError(f"size must be pixels, an int or (H, W), each in 1..4096, got {size!r}")
+    if type(channels) is not int or channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+    for option, share, highest in (("query_share", query_share, "<"), ("train_share", train_share, "<=")):
+        number = type(share) in (int, float) and 0 < share <= 1
+        if not number or (highest == "<" and share == 1):
+            raise ValueError(f"{option} must satisfy 0 < {option} {highest} 1, got {share!r}")
+    folder = Path(root or "", path).expanduser().resolve()
+    classes, images, labels, digest = sources.read_folder(folder, tuple(sides), channels)
+    sizes = labels.bincount().tolist()
+    asked = [min(max(round(query_share * count), 1), count - 1) for count in sizes]
+    query_index = draw_per_class(labels, asked, seed)
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[query_index] = False
+    database_index = rest.nonzero()[:, 0]  # (N - Q,)
+    everything = ImageSet(images, labels)
+    database = everything.subset(database_index)
+    learned = [max(round(train_share * (count - out)), 1) for count, out in zip(sizes, asked, strict=True)]
+    return make_split(
+        f"folder:{folder.name}",
+        classes,
+        seed,
+        database=database,
+        query=everything.subset(query_index),
+        train_index=draw_per_class(database.labels, learned, seed),
+        database_index=database_index,
+        query_index=query_index,
+        source={
+            "files": digest, "size": list(sides), "channels": channels,
+            "query_share": query_share, "train_share": train_share,
         },
-    }
-    return RetrievalSplit("fashion-mnist", FASHION_MNIST_CLASSES, database.subset(train_index), query, database,
-                          train_index, manifest, query_index, database_index)
+    )  # fmt: skip
