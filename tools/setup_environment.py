@@ -6,6 +6,7 @@ and the syntax that Python 2.7 and 3.6 can parse, so that an old interpreter get
 The finished environment carries a stamp: a hash of this checkout's place, pyproject.toml and constraints.txt.
 While the stamp is valid a call costs a fraction of a second and installs nothing.
 """
+
 from __future__ import print_function
 
 import argparse
@@ -15,15 +16,26 @@ import subprocess
 import sys
 
 OLDEST_PYTHON = (3, 11)
-INSTALL_GIB = 10.0     # 6.4 GiB installed (torch with its CUDA libraries) and 3 GiB of downloads while installing
-UPDATE_GIB = 0.5       # torch is there already, only small packages may change
+INSTALL_GIB = (
+    10.0  # 6.4 GiB installed (torch with its CUDA libraries) and 3 GiB of downloads while installing
+)
+UPDATE_GIB = 0.5  # torch is there already, only small packages may change
 STAMP = "pplkit-stamp"
 LOG = "pplkit-install.log"
-BUILD_TOOL = "setuptools"   # builds the project; small, so it also tells whether pip can reach its index
+BUILD_TOOL = "setuptools"  # builds the project; small, so it also tells whether pip can reach its index
 NETWORK_SIGNS = (
-    "connection broken by", "NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ProxyError",
-    "Temporary failure in name resolution", "Name or service not known", "Network is unreachable",
-    "Max retries exceeded", "Could not fetch URL", "Connection refused", "nodename nor servname provided",
+    "connection broken by",
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ProxyError",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "Network is unreachable",
+    "Max retries exceeded",
+    "Could not fetch URL",
+    "Connection refused",
+    "nodename nor servname provided",
 )
 
 
@@ -38,15 +50,19 @@ def check_python(version, executable, found):
     hint = "Install Python %d.%d or newer, then name it: make run PYTHON=python3.12" % OLDEST_PYTHON
     if found:
         hint = "This machine also has %s. Choose it: make run PYTHON=%s" % (", ".join(found), found[0])
-    raise SetupProblem("Python %s (%s) is too old: pplkit needs %d.%d or newer.\n%s" % (
-        ".".join(str(part) for part in version[:3]), executable, OLDEST_PYTHON[0], OLDEST_PYTHON[1], hint))
+    raise SetupProblem(
+        "Python %s (%s) is too old: pplkit needs %d.%d or newer.\n%s"
+        % (".".join(str(part) for part in version[:3]), executable, OLDEST_PYTHON[0], OLDEST_PYTHON[1], hint)
+    )
 
 
 def newer_pythons(path, minors=range(20, 10, -1)):
     """Names python3.MINOR of new enough interpreters in the folders of `path`, newest first."""
     names = ["python3.%d" % minor for minor in minors if (3, minor) >= OLDEST_PYTHON]
     folders = [folder for folder in path.split(os.pathsep) if folder]
-    return [name for name in names if any(os.access(os.path.join(folder, name), os.X_OK) for folder in folders)]
+    return [
+        name for name in names if any(os.access(os.path.join(folder, name), os.X_OK) for folder in folders)
+    ]
 
 
 def check_venv_module(missing, version):
@@ -56,7 +72,8 @@ def check_venv_module(missing, version):
             "This Python has no module %s, so it cannot make a virtual environment.\n"
             "Debian, Ubuntu: sudo apt install python%d.%d-venv\n"
             "Elsewhere: install a complete Python and name it: make run PYTHON=/path/to/python3"
-            % (" and no module ".join(missing), version[0], version[1]))
+            % (" and no module ".join(missing), version[0], version[1])
+        )
 
 
 def missing_modules(names=("venv", "ensurepip")):
@@ -78,7 +95,8 @@ def check_disk(free_gib, needed_gib, folder):
             "(torch takes 6 GiB, its download another 3 while it is installed).\n"
             "Free some space, put the environment on another disk (make run VENV=/path/on/it/venv), or, if your "
             "package index has a smaller CPU-only torch, lower the limit: make run MIN_DISK_GIB=2"
-            % (free_gib, folder, needed_gib))
+            % (free_gib, folder, needed_gib)
+        )
 
 
 def is_network_failure(output):
@@ -88,10 +106,12 @@ def is_network_failure(output):
 
 def network_message(log):
     """What to tell the user when pip could not reach its index."""
-    return ("pip could not reach its package index: no network, or a proxy or mirror that pip does not know of.\n"
-            "Behind a proxy: export HTTPS_PROXY=http://host:port\n"
-            "With a mirror: pip config set global.index-url https://mirror/simple\n"
-            "Then repeat the command; what is installed already is kept. pip's own words: %s" % log)
+    return (
+        "pip could not reach its package index: no network, or a proxy or mirror that pip does not know of.\n"
+        "Behind a proxy: export HTTPS_PROXY=http://host:port\n"
+        "With a mirror: pip config set global.index-url https://mirror/simple\n"
+        "Then repeat the command; what is installed already is kept. pip's own words: %s" % log
+    )
 
 
 def stamp_text(root):
@@ -135,8 +155,9 @@ def has_torch(venv, version):
 def check_replaceable(venv):
     """Raise if `venv` holds files but is no virtual environment: it would be emptied."""
     if os.path.isdir(venv) and os.listdir(venv) and not os.path.isfile(os.path.join(venv, "pyvenv.cfg")):
-        raise SetupProblem("%s is not empty and not a virtual environment; choose another place: "
-                           "make run VENV=.venv" % venv)
+        raise SetupProblem(
+            "%s is not empty and not a virtual environment; choose another place: make run VENV=.venv" % venv
+        )
 
 
 def run_pip(python, arguments, root, venv):
@@ -150,8 +171,14 @@ def run_pip(python, arguments, root, venv):
     command = [python, "-m", "pip"] + arguments
     lines = []
     with open(log, "ab") as handle:
-        process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
         for raw in iter(process.stdout.readline, b""):
             handle.write(raw)
             handle.flush()
@@ -168,10 +195,13 @@ def run_pip(python, arguments, root, venv):
     if is_network_failure(output):
         raise SetupProblem(network_message(log))
     if "No space left on device" in output:
-        raise SetupProblem("The disk filled up while packages were installed into %s; free some space "
-                           "(about %.0f GiB in all) and repeat the command." % (venv, INSTALL_GIB))
-    raise SetupProblem("pip failed (status %d):\n%s\nThe full output is in %s" % (
-        status, "\n".join(lines[-12:]), log))
+        raise SetupProblem(
+            "The disk filled up while packages were installed into %s; free some space "
+            "(about %.0f GiB in all) and repeat the command." % (venv, INSTALL_GIB)
+        )
+    raise SetupProblem(
+        "pip failed (status %d):\n%s\nThe full output is in %s" % (status, "\n".join(lines[-12:]), log)
+    )
 
 
 def set_up(root, venv, chosen, minimum_gib):
@@ -183,15 +213,23 @@ def set_up(root, venv, chosen, minimum_gib):
     wanted = stamp_text(root)
     current = installed_version(venv)
     if current and chosen and current != tuple(sys.version_info[:2]):
-        raise SetupProblem("%s was made with Python %d.%d, you asked for %d.%d. Remove it (make distclean) or keep "
-                           "both: make run PYTHON=%s VENV=.venv-%d.%d" % (
-                               (venv,) + current + tuple(sys.version_info[:2]) + (sys.executable,)
-                               + tuple(sys.version_info[:2])))
+        raise SetupProblem(
+            "%s was made with Python %d.%d, you asked for %d.%d. Remove it (make distclean) or keep "
+            "both: make run PYTHON=%s VENV=.venv-%d.%d"
+            % (
+                (venv,)
+                + current
+                + tuple(sys.version_info[:2])
+                + (sys.executable,)
+                + tuple(sys.version_info[:2])
+            )
+        )
     stamp = os.path.join(venv, STAMP)
     if current and read_text(stamp) == wanted:
         return False
 
     import shutil  # disk_usage does not exist in the old Pythons turned away above
+
     if not current:
         check_venv_module(missing_modules(), sys.version_info)
         check_replaceable(venv)
@@ -199,26 +237,37 @@ def set_up(root, venv, chosen, minimum_gib):
     folder = venv if os.path.isdir(venv) else root
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    check_disk(shutil.disk_usage(folder).free / 2.0 ** 30, needed if minimum_gib is None else minimum_gib, folder)
+    check_disk(
+        shutil.disk_usage(folder).free / 2.0**30, needed if minimum_gib is None else minimum_gib, folder
+    )
 
     if not current:
         print("Making the virtual environment %s with Python %s" % (venv, sys.version.split()[0]))
         sys.stdout.flush()
         status = subprocess.call([sys.executable, "-m", "venv", "--clear", venv])
         if status or not installed_version(venv):
-            raise SetupProblem("`%s -m venv %s` failed, see its message above. On Debian and Ubuntu the usual cause "
-                               "is a missing package: sudo apt install python%d.%d-venv"
-                               % ((sys.executable, venv) + tuple(sys.version_info[:2])))
+            raise SetupProblem(
+                "`%s -m venv %s` failed, see its message above. On Debian and Ubuntu the usual cause "
+                "is a missing package: sudo apt install python%d.%d-venv"
+                % ((sys.executable, venv) + tuple(sys.version_info[:2]))
+            )
     python = venv_python(venv)
     constraints = os.path.join(root, "constraints.txt")
-    if needed == INSTALL_GIB:
-        print("Installing the pinned packages: about 3 GB to download, several minutes. Only this once.")
-        sys.stdout.flush()
+    print(
+        "Installing the pinned packages: about 3 GB to download, several minutes. Only this once."
+        if needed == INSTALL_GIB
+        else "Bringing the installed packages in line with constraints.txt"
+    )
+    sys.stdout.flush()
     if os.path.exists(stamp):
         os.remove(stamp)
     run_pip(python, ["install", "--constraint", constraints, BUILD_TOOL], root, venv)
-    run_pip(python, ["install", "--constraint", constraints, "--no-build-isolation", "--editable",
-                     ".[course,dev]"], root, venv)
+    run_pip(
+        python,
+        ["install", "--constraint", constraints, "--no-build-isolation", "--editable", ".[course,dev]"],
+        root,
+        venv,
+    )
     shutil.rmtree(os.path.join(venv, "tmp"), ignore_errors=True)
     with open(stamp, "w") as handle:
         handle.write(wanted + "\n")
@@ -230,7 +279,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Make or update the virtual environment of this checkout.")
     parser.add_argument("--venv", default=".venv", help="where the environment lives")
     parser.add_argument("--chosen", action="store_true", help="the user named this interpreter (PYTHON=...)")
-    parser.add_argument("--min-disk-gib", type=float, default=None, help="free space to demand instead of the default")
+    parser.add_argument(
+        "--min-disk-gib", type=float, default=None, help="free space to demand instead of the default"
+    )
     options = parser.parse_args(arguments)
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
