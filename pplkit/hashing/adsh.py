@@ -1,0 +1,153 @@
+"""ADSH: asymmetric deep supervised hashing (Jiang & Li, AAAI 2018).
+
+The database codes V are learned directly, bit by bit; the network only learns to hit them. With S balanced,
+
+    min  Σ_{i∈Ω} Σ_j (u_i·v_j − c S_ij)² + γ Σ_{i∈Ω} ‖v_i − u_i‖²,   V ∈ {−1, +1}^{n×c},  u = tanh network.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pplkit.hashing.network import sign
+from pplkit.hashing.victim import Victim
+from pplkit.losses import similarity_matrix
+
+
+@dataclass(eq=False)
+class ADSH(Victim):
+    """ADSH victim; see `Victim` for the shared arguments.
+
+    Args:
+        gamma: γ, weight of the distance between learned code and network output.
+        sample_size: m = |Ω|, images drawn per outer iteration (all, if there are fewer).
+        outer_epochs: rounds of (draw Ω, train the network, update V). The original runs 50.
+        inner_epochs: passes over Ω per round. The original runs 3.
+    """
+
+    batch_size: int = field(default=64, kw_only=True)
+    gamma: float = field(default=200.0, kw_only=True)
+    sample_size: int = field(default=2000, kw_only=True)
+    outer_epochs: int = field(default=15, kw_only=True)
+    inner_epochs: int = field(default=2, kw_only=True)
+
+    def fit(self, images: Tensor, labels: Tensor, *, database_labels: Tensor | None = None,
+            train_index: Tensor | None = None, progress: bool = True) -> "ADSH":
+        """Train the network on images, and learn codes V for a labelled database that contains them.
+
+        Args:
+            images: uint8 (N, C, H, W), the only images ever seen.
+            labels: int (N,) or multi-hot (N, L).
+            database_labels: labels of the whole database, (n,) or (n, L); default: the training images are the database.
+            train_index: int64 (N,), where the training images stand in the database; needed with `database_labels`.
+            progress: show a progress bar.
+
+        Returns:
+            self; `database_codes` holds V, int8 (n, bits).
+
+        Raises:
+            ValueError: wrong shapes; labels that disagree with `database_labels[train_index]`.
+        """
+        if (database_labels is None) != (train_index is None):
+            raise ValueError("database_labels and train_index go together: give both or neither")
+        if database_labels is None:
+            database_labels, train_index = labels, torch.arange(len(labels))
+        elif len(train_index) != len(labels) or not torch.equal(database_labels[train_index], labels):
+            raise ValueError("labels differ from database_labels[train_index]: pass the split's own labels and train_index")
+        images, labels = self._start(images, labels)
+        self._learn(images, train_index.to(images.device), database_labels.to(images.device), progress)
+        self.network.eval()
+        return self
+
+    def _learn(self, images: Tensor, train_index: Tensor, database_labels: Tensor, progress: bool) -> None:
+        groups = LabelGroups(database_labels)
+        n, m = len(database_labels), min(self.sample_size, len(images))
+        codes = sign(torch.randn(n, self.bits, generator=self._random)).float().to(images.device)  # (n, c)
+        for _ in (bar := self._bar(self.outer_epochs, progress)):
+            drawn = self._permutation(len(images))[:m].to(images.device)  # Ω as positions in the training images, (m,)
+            omega = train_index[drawn]  # Ω as rows of V, (m,)
+            slot = torch.zeros(len(images), dtype=torch.long, device=images.device)  # (N,)
+            slot[drawn] = torch.arange(m, device=images.device)
+            outputs = torch.zeros(m, self.bits, device=images.device)  # U (m, c)
+            similarity = groups.similarity(omega)  # (K, K), balanced over Ω × database
+            gram = codes.T @ codes  # VᵀV (c, c)
+            targets = similarity @ groups.sum(codes)  # row g: Σ_j S_gj v_j, (K, c)
+            constant = self.bits**2 * (similarity.square() @ groups.counts)  # row g: c² Σ_j S_gj², (K,)
+
+            def loss(index: Tensor, u: Tensor) -> Tensor:
+                rows = train_index[index]  # (b,)
+                outputs[slot[index]] = u.detach()  # noqa: B023  the closure lives for this round only
+                group = groups.index[rows]  # (b,)
+                # Σ_j (u·v_j − c S_ij)² = u VᵀV uᵀ − 2c u·Σ_j S_ij v_j + c² Σ_j S_ij²
+                pairs = ((u @ gram) * u).sum(1) - 2 * self.bits * (u * targets[group]).sum(1) + constant[group]  # noqa: B023
+                near = (codes[rows] - u).square().sum(1)  # noqa: B023  (b,)
+                return (pairs + self.gamma * near).sum() / (n * len(index))
+
+            for _ in range(self.inner_epochs):
+                order = drawn[self._permutation(m).to(images.device)]
+                bar.set_postfix(loss=f"{self._train_epoch(images, order, loss):.3f}", refresh=False)
+            codes = update_codes(codes, outputs, groups.transposed_product(similarity, outputs, omega), omega, self.gamma)
+        self.database_codes = codes.to(torch.int8).cpu()
+
+
+class LabelGroups:
+    """Items with equal labels share a row of S, so S (m × n) is kept as a (K, K) matrix over the K distinct labels.
+
+    Attributes:
+        index: int64 (n,), group of each database item.
+        counts: float (K,), items per group.
+        similar: float (K, K) in {−1, +1}.
+    """
+
+    def __init__(self, labels: Tensor):
+        distinct, self.index = labels.unique(dim=0, return_inverse=True)
+        self.counts = torch.bincount(self.index, minlength=len(distinct)).float()  # (K,)
+        self.similar = similarity_matrix(distinct)  # (K, K)
+
+    def similarity(self, omega: Tensor) -> Tensor:
+        """S over groups, balanced for Ω × database: dissimilar = −r, r = #similar / #dissimilar; (K, K)."""
+        drawn = torch.bincount(self.index[omega], minlength=len(self.counts)).float()  # (K,)
+        pairs = drawn[:, None] * self.counts[None, :]  # (K, K)
+        similar = self.similar > 0
+        count, others = pairs[similar].sum(), pairs[~similar].sum()
+        r = count / others if others > 0 else torch.ones_like(count)
+        return torch.where(similar, 1.0, -r)
+
+    def sum(self, rows: Tensor) -> Tensor:
+        """Sum of database rows (n, c) per group: (K, c)."""
+        return torch.zeros(len(self.counts), rows.shape[1], device=rows.device).index_add_(0, self.index, rows)
+
+    def transposed_product(self, similarity: Tensor, outputs: Tensor, omega: Tensor) -> Tensor:
+        """SᵀU: for each database item j, Σ_{i∈Ω} S_ij u_i; (n, c)."""
+        sums = torch.zeros(len(self.counts), outputs.shape[1], device=outputs.device)
+        sums.index_add_(0, self.index[omega], outputs)  # (K, c)
+        return (similarity.T @ sums)[self.index]
+
+
+def update_codes(codes: Tensor, outputs: Tensor, similarity_outputs: Tensor, omega: Tensor, gamma: float) -> Tensor:
+    """One sweep over the bits (ADSH eq. 10): V_k ← −sign(2 V_{\\k} U_{\\k}ᵀU_k + Q_k), Q = −2c SᵀU − 2γŪ.
+
+    Each column update minimises ‖UVᵀ − cS‖² + γ‖V_Ω − U‖² over that column, so the objective never rises.
+
+    Args:
+        codes: V, float (n, c) in {−1, +1}.
+        outputs: U, float (m, c) in [−1, 1].
+        similarity_outputs: SᵀU, float (n, c).
+        omega: int64 (m,), rows of V that U belongs to.
+        gamma: γ ≥ 0.
+
+    Returns:
+        new V, float (n, c); an entry whose argument is 0 keeps its value (both choices are optimal).
+    """
+    codes = codes.clone()
+    c = codes.shape[1]
+    linear = -2 * c * similarity_outputs  # (n, c)
+    linear[omega] -= 2 * gamma * outputs
+    gram = outputs.T @ outputs  # UᵀU (c, c)
+    for k in range(c):
+        others = gram[:, k].clone()  # (c,)
+        others[k] = 0
+        argument = 2 * codes @ others + linear[:, k]  # (n,)
+        codes[:, k] = torch.where(argument == 0, codes[:, k], -torch.sign(argument))
+    return codes

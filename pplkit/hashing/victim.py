@@ -1,0 +1,163 @@
+"""What all victims share: settings, data checks, the training loop, encoding, checkpoints."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pplkit import device as devices
+from pplkit.budget import check_images, to_float
+from pplkit.hashing.network import HashingNetwork, build
+from pplkit.storage import save_tensors
+
+
+@dataclass(eq=False)
+class Victim:
+    """A hashing method: settings at construction, `fit` trains, `encode` gives codes. Subclasses define `_fit`.
+
+    Args:
+        bits: code length c ≥ 1.
+        backbone: name for `pplkit.backbones.create`.
+        batch_size: images per step.
+        learning_rate: of Adam.
+        weight_decay: of Adam (L2).
+        seed: initial weights, order of the batches, and whatever else the method draws.
+        device: "auto", "cpu", "cuda".
+        autocast: bfloat16 in the network's training passes; None: where the processor is faster with it.
+    """
+
+    bits: int
+    backbone: str = field(default="two_conv", kw_only=True)
+    batch_size: int = field(default=128, kw_only=True)
+    learning_rate: float = field(default=1e-3, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    device: str = field(default="auto", kw_only=True)
+    autocast: bool | None = field(default=None, kw_only=True)
+    network: HashingNetwork | None = field(default=None, init=False, repr=False)
+    database_codes: Tensor | None = field(default=None, init=False, repr=False)
+    history: list[float] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("bits", "batch_size", "epochs", "outer_epochs", "inner_epochs", "sample_size"):
+            value = getattr(self, name, 1)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+
+    def fit(self, images: Tensor, labels: Tensor, *, progress: bool = True) -> "Victim":
+        """Train on labelled images.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            labels: int (N,) class indices, or multi-hot (N, L).
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: wrong shapes or dtypes; a loss that is not finite.
+        """
+        images, labels = self._start(images, labels)
+        self._fit(images, labels, progress)
+        self.network.eval()
+        return self
+
+    def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
+        raise NotImplementedError
+
+    def _start(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Check the data, move it to the device, build the seeded network and its optimiser."""
+        check_images(images)
+        if len(images) == 0 or labels.ndim not in (1, 2) or len(labels) != len(images) or labels.is_floating_point():
+            raise ValueError(f"labels must be integers (N,) or multi-hot (N, L) with N = {len(images)} > 0 as the images, "
+                             f"got {labels.dtype} {tuple(labels.shape)}")
+        device = devices.resolve(self.device)
+        self.network = build(self.bits, self.backbone, images.shape[1], images.shape[-1], self.seed)
+        self.network = self.network.to(device, memory_format=torch.channels_last).train()
+        self._optimiser = torch.optim.Adam(self.network.parameters(), self.learning_rate,
+                                           weight_decay=self.weight_decay, fused=True)
+        self._random = torch.Generator().manual_seed(self.seed)
+        self.database_codes, self.history = None, []
+        return images.to(device), labels.to(device)
+
+    def _train_epoch(self, images: Tensor, order: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
+        """One pass over `images[order]`: minimise `loss(index of the batch, relaxed codes u (b, c))`; mean loss."""
+        total = torch.zeros((), device=images.device)
+        batches = order.to(images.device).split(self.batch_size)
+        for index in batches:
+            batch = to_float(images[index]).contiguous(memory_format=torch.channels_last)  # (b, C, H, W)
+            with devices.autocast(images.device, self.autocast):
+                relaxed = self.network(batch)  # (b, c)
+            value = loss(index, relaxed.float())
+            self._optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            self._optimiser.step()
+            total += value.detach()
+        mean = float(total / len(batches))
+        if mean != mean or abs(mean) == float("inf"):
+            raise ValueError(f"{type(self).__name__}: the loss became {mean} in epoch {len(self.history) + 1}; "
+                             f"lower learning_rate (now {self.learning_rate})")
+        self.history.append(mean)
+        return mean
+
+    def _permutation(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self._random)  # (n,)
+
+    def _bar(self, epochs: int, progress: bool) -> tqdm:
+        return tqdm(range(epochs), desc=f"{type(self).__name__} {self.bits} bits", unit="epoch", disable=not progress)
+
+    def encode(self, images: Tensor, batch_size: int = 256) -> Tensor:
+        """Binary codes of uint8 images (N, C, H, W): int8 (N, bits) in {−1, +1}.
+
+        Raises:
+            RuntimeError: the victim was not trained.
+        """
+        if self.network is None:
+            raise RuntimeError(f"this {type(self).__name__} is not trained: call fit(images, labels) or load a checkpoint")
+        return self.network.encode(images, batch_size)
+
+    def settings(self) -> dict[str, object]:
+        """The constructor's arguments, JSON-able."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    def save(self, path: str | Path, *, include_database: bool = True, **metadata: object) -> None:
+        """Write a checkpoint (safetensors, atomic): weights, settings, image form, database codes, your `metadata`."""
+        if self.network is None:
+            raise RuntimeError(f"this {type(self).__name__} is not trained: there is nothing to save")
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        if self.database_codes is not None and include_database:
+            tensors["database_codes"] = self.database_codes
+        image = self.network.image_form
+        header = {"method": type(self).__name__, "settings": self.settings(), "image": image, "metadata": metadata}
+        save_tensors(path, tensors, {"victim": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Victim":
+        """Read a checkpoint of this class. Use `pplkit.hashing.load` if the method is not known.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a victim's checkpoint, or another method's.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no victim checkpoint at {path}; `python -m pplkit.experiments.table1` trains them")
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("victim")
+            if header is None:
+                raise ValueError(f"{path} is not a victim's checkpoint: it has no 'victim' entry in its header")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        header = json.loads(header)
+        if header["method"] != cls.__name__:
+            raise ValueError(f"{path} holds a {header['method']}, not a {cls.__name__}; use pplkit.hashing.load")
+        victim = cls(**header["settings"])
+        victim.network = build(victim.bits, victim.backbone, *header["image"], victim.seed)
+        victim.database_codes = tensors.pop("database_codes", None)
+        victim.network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
+        victim.network.to(devices.resolve(victim.device), memory_format=torch.channels_last).eval()
+        return victim
