@@ -21,7 +21,7 @@ def progress_bar(
     unit: str = "step",
     total: int | None = None,
 ) -> tqdm:
-    """A tqdm bar over `iterable`, or one to call ``update`` on; silent if `show` is false or TQDM_DISABLE is set.
+    """A tqdm bar over `iterable`, or one to ``update``; silent unless `show` and while TQDM_DISABLE is set.
 
     Args:
         iterable: what to loop over; ``None`` for a bar that is updated by hand.

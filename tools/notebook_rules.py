@@ -174,8 +174,8 @@ def output_texts(cell: NotebookNode) -> list[str]:
 def error_problems(notebook: NotebookNode) -> list[str]:
     """Errors that a run left behind: in a cell's outputs, in an Output widget, or as a traceback on stderr.
 
-    An exception in a widget callback stops no cell: it ends up in the state of an Output widget, and papermill
-    still exits 0.
+    An exception in a widget callback stops no cell: it ends up in the state of an Output widget, and
+    papermill still exits 0.
     """
     problems = []
     for number, cell in code_cells(notebook):
@@ -299,8 +299,8 @@ def coverage(notebook: NotebookNode) -> Coverage:
 def notebook_environment(scratch: Path) -> dict[str, str]:
     """Environment variables under which every headless run happens, on top of the caller's.
 
-    The kernel is this interpreter's, not another `python3` kernel of the user; the user's IPython start-up files
-    stay out; progress bars are silent, because their text differs each time.
+    The kernel is this interpreter's, not another `python3` kernel of the user; the user's IPython start-up
+    files stay out; progress bars are silent, because their text differs each time.
     """
     own_kernels = Path(sys.prefix) / "share" / "jupyter"
     paths = [str(own_kernels)] + [path for path in [os.environ.get("JUPYTER_PATH")] if path]

@@ -62,7 +62,7 @@ def largest_outputs(notebook: nbformat.NotebookNode, written: Path) -> list[str]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; exit status 0 when all were refreshed, 1 when one was left as it was, 2 for wrong names."""
+    """Command line; exit status 0 when all were refreshed, 1 when one was left alone, 2 for wrong names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "names", nargs="*", help="notebooks, e.g. 09 or 09_four_scenarios; all when none is named"

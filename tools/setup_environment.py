@@ -1,7 +1,7 @@
 """Make the virtual environment that every make target uses, or say in one message why that cannot be done.
 
-Run by the Makefile with the user's Python, before anything else exists. It therefore uses the standard library only
-and the syntax that Python 2.7 and 3.6 can parse, so that an old interpreter gets a message and not a SyntaxError.
+Run by the Makefile with the user's Python, before anything else exists. It therefore uses the standard
+library only and syntax that Python 2.7 and 3.6 can parse: an old interpreter gets a message, no SyntaxError.
 
 The finished environment carries a stamp: a hash of this checkout's place, pyproject.toml and constraints.txt.
 While the stamp is valid a call costs a fraction of a second and installs nothing.
@@ -16,9 +16,7 @@ import subprocess
 import sys
 
 OLDEST_PYTHON = (3, 11)
-INSTALL_GIB = (
-    10.0  # 6.4 GiB installed (torch with its CUDA libraries) and 3 GiB of downloads while installing
-)
+INSTALL_GIB = 9.0  # 6.4 installed (torch with its CUDA libraries), 2.6 of downloads while installing
 UPDATE_GIB = 0.5  # torch is there already, only small packages may change
 STAMP = "pplkit-stamp"
 LOG = "pplkit-install.log"
@@ -44,7 +42,7 @@ class SetupProblem(Exception):
 
 
 def check_python(version, executable, found):
-    """Raise if `version` (a tuple) is older than OLDEST_PYTHON; `found` lists newer interpreters on this machine."""
+    """Raise if `version` (a tuple) is older than OLDEST_PYTHON; `found` lists newer interpreters."""
     if tuple(version[:2]) >= OLDEST_PYTHON:
         return
     hint = "Install Python %d.%d or newer, then name it: make run PYTHON=python3.12" % OLDEST_PYTHON
@@ -92,7 +90,7 @@ def check_disk(free_gib, needed_gib, folder):
     if free_gib < needed_gib:
         raise SetupProblem(
             "Too little disk space: %.1f GiB free for %s, about %.1f GiB needed "
-            "(torch takes 6 GiB, its download another 3 while it is installed).\n"
+            "(torch takes 6 GiB, its download nearly 3 more while it is installed).\n"
             "Free some space, put the environment on another disk (make run VENV=/path/on/it/venv), or, if your "
             "package index has a smaller CPU-only torch, lower the limit: make run MIN_DISK_GIB=2"
             % (free_gib, folder, needed_gib)
@@ -100,14 +98,14 @@ def check_disk(free_gib, needed_gib, folder):
 
 
 def is_network_failure(output):
-    """Whether pip's `output` says that it could not reach its index (pip knows proxies, mirrors, local folders)."""
+    """Whether pip's `output` says that it could not reach its index (pip knows proxies and mirrors)."""
     return any(sign in output for sign in NETWORK_SIGNS)
 
 
 def network_message(log):
     """What to tell the user when pip could not reach its index."""
     return (
-        "pip could not reach its package index: no network, or a proxy or mirror that pip does not know of.\n"
+        "pip could not reach its package index: no network, or a proxy or mirror unknown to pip.\n"
         "Behind a proxy: export HTTPS_PROXY=http://host:port\n"
         "With a mirror: pip config set global.index-url https://mirror/simple\n"
         "Then repeat the command; what is installed already is kept. pip's own words: %s" % log
@@ -115,7 +113,7 @@ def network_message(log):
 
 
 def stamp_text(root):
-    """Hash of what decides the environment's content: the checkout's place, pyproject.toml and constraints.txt."""
+    """Hash of what decides the environment: the checkout's place, pyproject.toml and constraints.txt."""
     digest = hashlib.sha256(root.encode("utf-8"))
     for name in ("pyproject.toml", "constraints.txt"):
         with open(os.path.join(root, name), "rb") as handle:
@@ -137,7 +135,7 @@ def venv_python(venv):
 
 
 def installed_version(venv):
-    """(major, minor) of the environment's interpreter, or None if the environment is absent, broken or has no pip."""
+    """(major, minor) of the environment's interpreter, None if it is absent, broken or has no pip."""
     command = [venv_python(venv), "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"]
     try:
         text = subprocess.check_output(command, stderr=subprocess.STDOUT).decode()
@@ -207,7 +205,7 @@ def run_pip(python, arguments, root, venv):
 def set_up(root, venv, chosen, minimum_gib):
     """Bring the environment `venv` in line with the checkout `root`; True if anything had to be done.
 
-    chosen: the user named the interpreter (PYTHON=...), so an environment of another version is a mistake to report.
+    chosen: the user named the interpreter (PYTHON=...), so an environment of another version is a mistake.
     minimum_gib: free disk space demanded, None for what an installation is known to need.
     """
     wanted = stamp_text(root)
