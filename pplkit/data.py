@@ -62,7 +62,7 @@ def load(
         FileNotFoundError: the data is nowhere to be found; says where it was looked for and how to get it.
     """
     kind = "folder" if isinstance(name, str) and name.startswith("folder:") else name
-    if kind not in ("fashion-mnist-mini", "fashion-mnist", "folder"):
+    if kind not in ("fashion-mnist-mini", "fashion-mnist", "folder") or name == "folder":
         raise ValueError(f"unknown dataset {name!r}; accepted: {ACCEPTED}")
     accepted = FOLDER_OPTIONS if kind == "folder" else ()
     for option in options:
@@ -70,6 +70,8 @@ def load(
             raise ValueError(
                 f"unknown option {option!r} for dataset {name!r}; accepted: {', '.join(accepted) or 'none'}"
             )
+    if root == "":
+        raise ValueError("root must be a folder or None, got ''")
     check_seed(seed)
     if kind == "fashion-mnist-mini":
         return _load_mini(seed)
@@ -157,7 +159,7 @@ def _load_folder(
     if type(channels) is not int or channels not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
     for option, share, highest in (("query_share", query_share, "<"), ("train_share", train_share, "<=")):
-        number = type(share) in (int, float) and 0 < share <= 1
+        number = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1
         if not number or (highest == "<" and share == 1):
             raise ValueError(f"{option} must satisfy 0 < {option} {highest} 1, got {share!r}")
     folder = Path(root or "", path).expanduser().resolve()

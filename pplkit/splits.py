@@ -32,12 +32,12 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, Tensor) or self.images.dtype != torch.uint8:
-            found = getattr(self.images, "dtype", type(self.images).__name__)
+            found = _describe(self.images)
             raise ValueError(f"images must be a torch.uint8 tensor (values 0..255), got {found}")
         if self.images.ndim != 4 or min(self.images.shape) == 0:
             raise ValueError(f"images must be (N, C, H, W), none of them 0, got {tuple(self.images.shape)}")
         if not isinstance(self.labels, Tensor) or self.labels.dtype != torch.int64:
-            found = getattr(self.labels, "dtype", type(self.labels).__name__)
+            found = _describe(self.labels)
             raise ValueError(f"labels must be a torch.int64 tensor, got {found}")
         if self.labels.shape != self.images.shape[:1]:
             raise ValueError(
@@ -259,6 +259,10 @@ def _random(seed: int) -> np.random.RandomState:
     """The generator whose stream numpy promises never to change (NEP 19), so that manifests stay valid."""
     check_seed(seed)
     return np.random.RandomState(seed)
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _digest(index: Tensor) -> str:
