@@ -1,0 +1,65 @@
+"""Everything a game needs to go on, in one safetensors file with a JSON header: written atomically, no pickle."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from pplkit.storage import save_tensors
+
+if TYPE_CHECKING:
+    from pplkit.training import Game
+
+
+def _networks(game: "Game") -> dict[str, torch.nn.Module]:
+    named = {"generator": game.generator} | {f"surrogate{i}": network for i, network in enumerate(game.surrogates)}
+    return named | ({"average": game.average} if game.average is not None else {})
+
+
+def _describe(game: "Game") -> str:
+    return json.dumps(dataclasses.asdict(game.config))
+
+
+def store(path: str | Path, game: "Game", history: dict[str, list[float]]) -> None:
+    """Write the players, optimisers, random state and history of a game to `path`."""
+    tensors: dict[str, Tensor] = {"random": game.random.get_state()}
+    for name, network in _networks(game).items():
+        tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    for name, optimiser in game.optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{name}/{index}/{key}": value for key, value in state.items() if value is not None}
+    save_tensors(path, tensors, {"ppl_config": _describe(game), "history": json.dumps(history)})
+
+
+def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
+    """Bring a new game to the state in `path`; returns the history.
+
+    Raises:
+        ValueError: not a checkpoint of `train_ppl`, or one of another configuration (says which fields differ).
+    """
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if "ppl_config" not in header:
+        raise ValueError(f"{path} is not a checkpoint of train_ppl: it has no 'ppl_config' in its header")
+    stored, asked = json.loads(header["ppl_config"]), json.loads(_describe(game))
+    different = [f"{key}: {stored.get(key)!r} in the file, {asked[key]!r} asked for" for key in asked
+                 if stored.get(key) != asked[key]]
+    if different:
+        raise ValueError(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
+    game.random.set_state(tensors["random"])
+    for name, network in _networks(game).items():
+        network.load_state_dict({key: tensors[f"{name}/{key}"] for key in network.state_dict()})
+    for name, optimiser in game.optimisers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        prefix = f"optimiser/{name}/"
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                index, entry = key.removeprefix(prefix).split("/")
+                state.setdefault(int(index), {})[entry] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return json.loads(header["history"])
