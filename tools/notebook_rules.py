@@ -7,10 +7,14 @@ words, empty when all is well, so that a caller can show all of them at once.
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 import json
 import os
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -278,6 +282,11 @@ class Coverage:
         int  # of those with outputs, compared and with text that can differ (a lone picture is not compared)
     )
 
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(
+            self.cells + other.cells, self.with_output + other.with_output, self.compared + other.compared
+        )
+
     @property
     def share(self) -> float:
         """compared / with_output, 0 where nothing has outputs."""
@@ -301,17 +310,36 @@ def notebook_environment(scratch: Path) -> dict[str, str]:
 
     The kernel is this interpreter's, not another `python3` kernel of the user; the user's IPython start-up
     files stay out; progress bars are silent, because their text differs each time.
+
+    Args:
+        scratch: existing folder that receives IPython's settings and lives as long as the run.
     """
+    profile = scratch / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    # The kernel warns on each start that its loopback connection is not encrypted.
+    (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
     own_kernels = Path(sys.prefix) / "share" / "jupyter"
     paths = [str(own_kernels)] + [path for path in [os.environ.get("JUPYTER_PATH")] if path]
     return {
         "JUPYTER_PATH": os.pathsep.join(paths),
-        "IPYTHONDIR": str(scratch / "ipython"),
+        "IPYTHONDIR": str(profile.parent),
         "TQDM_DISABLE": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
 
 
-def warm_up() -> None:
-    """Do once what a fresh machine would otherwise print into the first notebook: matplotlib's font cache."""
-    import matplotlib.font_manager  # noqa: F401  (importing builds the cache)
+@contextlib.contextmanager
+def headless() -> Iterator[None]:
+    """Run notebooks inside this: sets `notebook_environment`, and does once what a fresh machine would print.
+
+    Importing matplotlib's font manager builds its cache, which otherwise announces itself in a notebook.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="pplkit-ipython-") as scratch:
+        os.environ.update(notebook_environment(Path(scratch)))
+        try:
+            importlib.import_module("matplotlib.font_manager")
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)

@@ -76,9 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="pplkit-ipython-") as scratch:
-        os.environ.update(rules.notebook_environment(Path(scratch)))
-        rules.warm_up()
+    with rules.headless():
         for number, path in enumerate(notebooks, start=1):
             print(f"[{number:>2}/{len(notebooks)}] {path.stem} ...", end=" ", flush=True)
             started = time.perf_counter()

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import html
-import os
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -81,10 +79,10 @@ def run_notebook(
         except (
             Exception
         ) as error:  # timeouts and dead kernels come from nbclient and jupyter_client in many classes
-            cell = _unfinished_cell(output)
+            place, source = _last_started_cell(output)
             summary = str(error).strip().splitlines() or [""]
-            problems.append(f"{cell[0]} stopped with {type(error).__name__}: {summary[0]}")
-            details = cell[1] or "".join(traceback.format_exception(error))
+            problems.append(f"{place} stopped with {type(error).__name__}: {summary[0]}")
+            details = source or "".join(traceback.format_exception(error))
     if output.is_file():
         problems += [
             problem for problem in rules.error_problems(rules.read(output)) if problem not in problems
@@ -94,13 +92,15 @@ def run_notebook(
     )
 
 
-def _unfinished_cell(executed: Path) -> tuple[str, str]:
-    """Name and source of the first cell that papermill did not complete."""
+def _last_started_cell(executed: Path) -> tuple[str, str]:
+    """Name and source of the cell at which a run stopped (papermill calls a timed-out cell completed)."""
+    started = []
     if executed.is_file():
-        for number, cell in rules.code_cells(rules.read(executed)):
-            if cell.metadata.get("papermill", {}).get("status") != "completed":
-                return f"cell {number}", cell.source
-    return "the kernel", ""
+        cells = rules.code_cells(rules.read(executed))
+        started = [
+            entry for entry in cells if entry[1].metadata.get("papermill", {}).get("status") != "pending"
+        ]
+    return (f"cell {started[-1][0]}", started[-1][1].source) if started else ("the kernel", "")
 
 
 def write_html(executed: Path) -> Path:
@@ -200,13 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    scratch = Path(tempfile.mkdtemp(prefix="pplkit-ipython-"))
-    try:
-        os.environ.update(rules.notebook_environment(scratch))
-        rules.warm_up()
+    with rules.headless():
         results = run_all(notebooks, options.output, table, options.timeout)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     index = write_index(options.output, results)
     print(f"\n{table_text(results)}\n\nOpen {index}")
     return 0 if all(result.ok for result in results) else 1

@@ -91,8 +91,8 @@ def check_disk(free_gib, needed_gib, folder):
         raise SetupProblem(
             "Too little disk space: %.1f GiB free for %s, about %.1f GiB needed "
             "(torch takes 6 GiB, its download nearly 3 more while it is installed).\n"
-            "Free some space, put the environment on another disk (make run VENV=/path/on/it/venv), or, if your "
-            "package index has a smaller CPU-only torch, lower the limit: make run MIN_DISK_GIB=2"
+            "Free some space, put the environment on another disk (make run VENV=/path/on/it/venv), or, if "
+            "your package index has a smaller CPU-only torch, lower the limit: make run MIN_DISK_GIB=2"
             % (free_gib, folder, needed_gib)
         )
 
@@ -102,13 +102,14 @@ def is_network_failure(output):
     return any(sign in output for sign in NETWORK_SIGNS)
 
 
-def network_message(log):
-    """What to tell the user when pip could not reach its index."""
+def network_message(lines, log):
+    """What to tell the user when pip could not reach its index; `lines` is pip's output, `log` its file."""
     return (
         "pip could not reach its package index: no network, or a proxy or mirror unknown to pip.\n"
         "Behind a proxy: export HTTPS_PROXY=http://host:port\n"
         "With a mirror: pip config set global.index-url https://mirror/simple\n"
-        "Then repeat the command; what is installed already is kept. pip's own words: %s" % log
+        "Then repeat the command; what is installed already is kept. pip said (all of it: %s):\n  %s"
+        % (log, "\n  ".join([line for line in lines if line.startswith("ERROR")][-3:] or lines[-3:]))
     )
 
 
@@ -147,7 +148,10 @@ def installed_version(venv):
 
 def has_torch(venv, version):
     """Whether torch has been installed into the environment."""
-    return os.path.isdir(os.path.join(venv, "lib", "python%d.%d" % version, "site-packages", "torch"))
+    packages = os.path.join(venv, "lib", "python%d.%d" % version, "site-packages")
+    return os.path.isdir(packages) and any(
+        name.startswith("torch-") and name.endswith(".dist-info") for name in os.listdir(packages)
+    )
 
 
 def check_replaceable(venv):
@@ -165,7 +169,9 @@ def run_pip(python, arguments, root, venv):
     if not os.path.isdir(scratch):
         os.makedirs(scratch)
     # Downloads are unpacked beside the environment: /tmp is often a small memory disk.
-    environment = dict(os.environ, TMPDIR=scratch, PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONUNBUFFERED="1")
+    environment = dict(
+        os.environ, TMPDIR=scratch, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONUNBUFFERED="1"
+    )
     command = [python, "-m", "pip"] + arguments
     lines = []
     with open(log, "ab") as handle:
@@ -191,7 +197,7 @@ def run_pip(python, arguments, root, venv):
         return
     output = "\n".join(lines)
     if is_network_failure(output):
-        raise SetupProblem(network_message(log))
+        raise SetupProblem(network_message(lines, log))
     if "No space left on device" in output:
         raise SetupProblem(
             "The disk filled up while packages were installed into %s; free some space "
@@ -210,6 +216,8 @@ def set_up(root, venv, chosen, minimum_gib):
     """
     wanted = stamp_text(root)
     current = installed_version(venv)
+    if current and current < OLDEST_PYTHON:
+        current = None
     if current and chosen and current != tuple(sys.version_info[:2]):
         raise SetupProblem(
             "%s was made with Python %d.%d, you asked for %d.%d. Remove it (make distclean) or keep "
@@ -232,7 +240,7 @@ def set_up(root, venv, chosen, minimum_gib):
         check_venv_module(missing_modules(), sys.version_info)
         check_replaceable(venv)
     needed = UPDATE_GIB if current and has_torch(venv, current) else INSTALL_GIB
-    folder = venv if os.path.isdir(venv) else root
+    folder = venv
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     check_disk(
