@@ -1,8 +1,9 @@
 """The four search scenarios of the paper for one victim and one protector.
 
-A scenario is named `query->database`: "C->A" is a clean query image searched in a database of adversarial (protected)
-images. The victim itself was trained on one of the two domains, clean or adversarial; that is its train domain.
-Protected images are uint8, rounded before anything encodes them, because that is what gets published.
+A scenario is named `query->database`: "C->A" is a clean query image searched in a database of adversarial
+(protected) images. The victim itself was trained on one of the two domains, clean or adversarial; that is its
+train domain. Protected images are uint8, rounded before anything encodes them, because that is what gets
+published.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Protector = Callable[[Tensor], Tensor]
 
 
 class Victim(Protocol):
-    """A trained hashing method: what a malicious searcher runs. Learned-code methods also have `database_codes`."""
+    """A trained hashing method, what a malicious searcher runs; ADSH also has `database_codes`, int8 (N, c)."""
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) -> codes int8 (N, c) in {-1, +1}."""
@@ -34,8 +35,8 @@ class Victim(Protocol):
 def protect_split(split: RetrievalSplit, protect: Protector) -> RetrievalSplit:
     """The adversarial twin of a split: the same labels and indices, every image protected once.
 
-    Protect a split once and pass the twin to `evaluate_scenarios` for every victim; its `train` part is what a victim
-    of the adversarial train domain learns from.
+    Protect a split once and pass the twin to `evaluate_scenarios` for every victim; its `train` part is what
+    a victim of the adversarial train domain learns from.
 
     Args:
         split: clean images.
@@ -81,7 +82,9 @@ class ScenarioCodes:
             ValueError: for an unknown scenario.
         """
         if scenario not in SCENARIOS:
-            raise ValueError(f"scenario is {scenario!r}; expected one of {', '.join(SCENARIOS)} (query->database)")
+            raise ValueError(
+                f"scenario is {scenario!r}; expected one of {', '.join(SCENARIOS)} (query->database)"
+            )
         query, database = scenario.split("->")
         return getattr(self, f"{DOMAINS[query]}_query"), getattr(self, f"{DOMAINS[database]}_database")
 
@@ -101,8 +104,8 @@ def encode_scenarios(
         split: clean images.
         protect: protector (uint8 -> uint8), or the result of `protect_split(split, protector)`.
         train_domain: what the victim was trained on, "clean" or "adversarial".
-        codes: "network" encodes everything with the network (a searcher without labels). "learned" takes, for the
-            database of the train domain, the codes V that the victim learned with the database's labels
+        codes: "network" encodes everything with the network (a searcher without labels). "learned" takes, for
+            the database of the train domain, the codes V that the victim learned with the database's labels
             (`victim.database_codes`); the other database and all queries are encoded by the network.
 
     Returns:
@@ -183,7 +186,8 @@ def _check_twin(split: RetrievalSplit, adversarial: RetrievalSplit) -> None:
         if clean.images.shape != protected.images.shape or not torch.equal(clean.labels, protected.labels):
             raise ValueError(
                 f"the protected {part} {tuple(protected.images.shape)} is not the twin of the clean one "
-                f"{tuple(clean.images.shape)} (shape or labels differ); make it with protect_split(split, protector)"
+                f"{tuple(clean.images.shape)} (shape or labels differ); make it with "
+                "protect_split(split, protector)"
             )
 
 
@@ -196,7 +200,7 @@ def _learned_codes(victim: Victim, size: int) -> Tensor:
         )
     if len(learned) != size:
         raise ValueError(
-            f"codes='learned', but the victim learned {len(learned)} database codes for a database of {size}; fit it "
-            "with database_labels=split.database.labels and train_index=split.train_index"
+            f"codes='learned', but the victim learned {len(learned)} database codes for a database of "
+            f"{size}; fit it with database_labels=split.database.labels and train_index=split.train_index"
         )
     return learned
