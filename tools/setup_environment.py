@@ -99,7 +99,9 @@ def check_disk(free_gib, needed_gib, folder):
 
 def is_network_failure(output):
     """Whether pip's `output` says that it could not reach its index (pip knows proxies and mirrors)."""
-    return any(sign in output for sign in NETWORK_SIGNS)
+    # Without retries pip is silent about connections; but every index that answers has BUILD_TOOL.
+    no_versions = "the requirement %s==" % BUILD_TOOL in output and "(from versions: none)" in output
+    return no_versions or any(sign in output for sign in NETWORK_SIGNS)
 
 
 def network_message(lines, log):
@@ -128,6 +130,14 @@ def read_text(path):
         return ""
     with open(path) as handle:
         return handle.read().strip()
+
+
+def pinned(constraints, name):
+    """The line `name==version` of the constraints file."""
+    for line in read_text(constraints).splitlines():
+        if line.startswith(name + "=="):
+            return line
+    raise SetupProblem("%s holds no line %s==version: restore the file" % (constraints, name))
 
 
 def venv_python(venv):
@@ -267,7 +277,7 @@ def set_up(root, venv, chosen, minimum_gib):
     sys.stdout.flush()
     if os.path.exists(stamp):
         os.remove(stamp)
-    run_pip(python, ["install", "--constraint", constraints, BUILD_TOOL], root, venv)
+    run_pip(python, ["install", pinned(constraints, BUILD_TOOL)], root, venv)
     run_pip(
         python,
         ["install", "--constraint", constraints, "--no-build-isolation", "--editable", ".[course,dev]"],
