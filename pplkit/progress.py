@@ -20,6 +20,7 @@ def progress_bar(
     description: str = "",
     unit: str = "step",
     total: int | None = None,
+    initial: int = 0,
 ) -> tqdm:
     """A tqdm bar over `iterable`, or one to ``update``; silent unless `show` and while TQDM_DISABLE is set.
 
@@ -29,9 +30,18 @@ def progress_bar(
         description: text before the bar.
         unit: what one step is called.
         total: number of steps where the iterable has no length.
+        initial: steps done before, in a run that goes on.
 
     Returns:
         The bar; iterating over it yields the items of `iterable`.
     """
     silent = not show or os.environ.get("TQDM_DISABLE", "") not in ("", "0")
-    return tqdm(iterable, desc=description, unit=unit, total=total, disable=silent, dynamic_ncols=True)
+    return tqdm(
+        iterable,
+        desc=description,
+        unit=unit,
+        total=total,
+        initial=initial,
+        disable=silent,
+        dynamic_ncols=True,
+    )

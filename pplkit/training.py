@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pplkit import budget, checkpoints, losses
 from pplkit import device as devices
 from pplkit.data import ImageSet
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork, build
+from pplkit.progress import progress_bar
 
 PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
 TERMS = ("affinity", "domain", "similarity", "matching", "clean")
@@ -329,7 +329,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     run = PPLRun(game.average or game.generator, game.surrogates, history, config)
     done = len(history["warmup"]) + len(history["step"])
     total = config.warmup_steps + config.steps
-    with tqdm(total=total, initial=done, desc="PPL", unit="step", disable=not progress) as bar:
+    with progress_bar(total=total, initial=done, description="PPL", show=progress) as bar:
         while done < total:
             warming = done < config.warmup_steps
             until = min(config.warmup_steps if warming else total,
