@@ -1,0 +1,82 @@
+"""What the experiments share: arguments, finished steps kept on disk, victims with their measured settings."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pplkit import device as devices
+from pplkit.data import ImageSet, RetrievalSplit
+from pplkit.hashing import ADSH, DSDH, Victim
+from pplkit.retrieval import MeanAveragePrecision
+from pplkit.storage import provenance, save_json
+
+Measured = dict[str, dict[str, dict[str, float]]]  # codes -> scenario -> {"mAP", "low", "high", "worst", "best"}
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Arguments every experiment has."""
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    arguments.add_argument("--dataset", default="fashion-mnist", help="name for pplkit.data.load")
+    arguments.add_argument("--root", help="folder of the data set's files (default: the places pplkit.data.load looks at)")
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0], help="one complete run per seed")
+    arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    arguments.add_argument("--work", type=Path, default=Path("build/experiments"),
+                           help="where finished steps are kept; a second call with the same folder continues")
+    arguments.add_argument("--out", type=Path, default=Path("data/results"), help="folder of the result file")
+    arguments.add_argument("--fast", action="store_true", help="a few steps only, to try the machinery; results mean nothing")
+    return arguments
+
+
+def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
+    """The JSON at `path` if it was computed for `key` (all settings), else compute, store atomically, return.
+
+    Raises:
+        ValueError: `path` was computed with other settings.
+    """
+    key = json.loads(json.dumps(key))
+    if path.exists():
+        stored = json.loads(path.read_text())
+        if stored["key"] != key:
+            different = sorted(k for k in key.keys() | stored["key"].keys() if key.get(k) != stored["key"].get(k))
+            raise ValueError(f"{path} was computed with other settings ({', '.join(different)} differ): "
+                             "give another --work folder, or remove the file")
+        return stored
+    start = time.perf_counter()
+    result = {"key": key, **compute(), "seconds": round(time.perf_counter() - start, 1), "run": provenance()}
+    save_json(path, result)
+    return result
+
+
+def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False) -> Victim:
+    """The two victims of the paper with the settings that Table 1 is run with."""
+    name = str(devices.resolve(device))
+    if method == "adsh":
+        rounds = {"outer_epochs": 2, "inner_epochs": 1} if fast else ADSH_SETTINGS
+        return ADSH(bits, seed=seed, device=name, **rounds)
+    if method == "dsdh":
+        return DSDH(bits, seed=seed, device=name, **({"epochs": 2} if fast else DSDH_SETTINGS))
+    raise ValueError(f"unknown victim {method!r}: choose 'adsh' or 'dsdh'")
+
+
+ADSH_SETTINGS: dict[str, int | bool] = {"outer_epochs": 50, "inner_epochs": 3}
+DSDH_SETTINGS: dict[str, int | bool] = {"epochs": 20}
+
+
+def fit_victim(victim: Victim, split: RetrievalSplit, train: ImageSet, progress: bool = True) -> Victim:
+    """Train on `train` (the clean or the protected training images); ADSH also learns codes for the whole database."""
+    if isinstance(victim, ADSH):
+        return victim.fit(train.images, train.labels, database_labels=split.database.labels,
+                          train_index=split.train_index, progress=progress)
+    return victim.fit(train.images, train.labels, progress=progress)
+
+
+def summary(result: dict[str, MeanAveragePrecision]) -> dict[str, dict[str, float]]:
+    """Scenario -> mAP, its 95 % bootstrap interval over queries, and the worst and best tie order; JSON-able."""
+    table = {}
+    for scenario, value in result.items():
+        low, high = value.interval()
+        entries = {"mAP": value.expected, "low": low, "high": high, "worst": value.worst, "best": value.best}
+        table[scenario] = {name: round(float(number), 5) for name, number in entries.items()}
+    return table

@@ -1,0 +1,104 @@
+"""Which way to play the game? Regimes compared on validation queries, never on the test queries.
+
+    python -m pplkit.experiments.regimes --seeds 0
+
+One generator per regime and seed; 16-bit ADSH and DSDH victims (short training), clean-trained and trained on protected images;
+mAP of the four scenarios with network codes, 1,000 validation queries drawn from the training set. Writes
+`data/results/regimes-DATASET.json`, the log of what was tried and what it gave.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from pplkit.data import RetrievalSplit, load
+from pplkit.experiments.common import fit_victim, once, parser, summary
+from pplkit.hashing import ADSH, DSDH, Victim
+from pplkit.paper import TRAIN_DOMAINS, in_domain
+from pplkit.scenarios import evaluate_scenarios, protect_split
+from pplkit.storage import save_json
+from pplkit.training import PPLConfig, train_ppl
+
+REGIMES: dict[str, dict] = {
+    "pilot": {},
+    "fast surrogate": {"generator_learning_rate": 1e-4, "surrogate_learning_rate": 1e-3, "steps": 3000},
+    "frozen surrogate": {"surrogate_learning_rate": 0.0},
+    "affinity 0.3": {"affinity": 0.3},
+    "affinity 0": {"affinity": 0.0},
+    "4 surrogates": {"code_lengths": (8, 8, 8, 8)},
+    "8 surrogates": {"code_lengths": (8,) * 8},
+    "4 surrogates, affinity 0.3": {"code_lengths": (8, 8, 8, 8), "affinity": 0.3},
+    "lengths 8 8 16 24": {"code_lengths": (8, 8, 16, 24)},
+    "alpha 10": {"alpha": 10.0},
+    "matching 0": {"gamma": 0.0},
+    "domain 0": {"alpha": 0.0},
+    "4 surrogates, clean 1, 1600 steps": {"code_lengths": (8, 8, 8, 8), "clean": 1.0, "steps": 1600},
+}
+
+
+def _victims(seed: int, fast: bool) -> list[Victim]:
+    rounds = {"outer_epochs": 2, "inner_epochs": 1} if fast else {"outer_epochs": 20, "inner_epochs": 2}
+    return [ADSH(16, seed=seed, **rounds), DSDH(16, seed=seed, epochs=1 if fast else 8)]
+
+
+def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
+    """The split with the training images and the head of the database only: enough to compare regimes."""
+    keep = torch.unique(torch.cat([split.train_index, torch.arange(min(size, len(split.database)))]))  # (n,)
+    position = torch.searchsorted(keep, split.train_index)  # (N,)
+    return dataclasses.replace(split, database=split.database.subset(keep), train_index=position,
+                               database_index=split.database_index[keep])
+
+
+def evaluate(name: str, seed: int, split: RetrievalSplit, work: Path, fast: bool, epsilon: float) -> dict:
+    """Train the regime's generator and its victims; one row of the log."""
+    changes = REGIMES[name] | ({"warmup_steps": 5, "steps": 5} if fast else {})
+    config = PPLConfig(seed=seed, epsilon=epsilon, **changes)
+
+    def measure() -> dict:
+        run = train_ppl(split.train, config)
+        twin = protect_split(split, run.protect)
+        rows = {}
+        for domain in TRAIN_DOMAINS:
+            for victim in _victims(seed, fast):
+                fit_victim(victim, split, (split if domain == "clean" else twin).train, progress=False)
+                result = evaluate_scenarios(victim, split, twin, train_domain=domain)
+                rows[f"{domain} {type(victim).__name__}"] = summary(result)
+        return {"rows": rows, "collapsed": run.collapsed}
+
+    slug = f"{name.replace(' ', '_').replace(',', '')}-{epsilon}-{seed}.json"
+    return once(work / "regimes" / slug, measure, {"config": dataclasses.asdict(config), "split": split.manifest})
+
+
+def score(row: dict) -> dict[str, float]:
+    """Mean cross-domain and mean in-domain mAP over both victims and train domains (lower and higher is better)."""
+    cells = [(in_domain(key.split()[0], scenario), value["mAP"])
+             for key, scenarios in row["rows"].items() for scenario, value in scenarios.items()]
+    within, across = ([value for inside, value in cells if inside is which] for which in (True, False))
+    return {"cross_domain": round(sum(across) / len(across), 4), "in_domain": round(sum(within) / len(within), 4)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--only", nargs="+", choices=list(REGIMES), help="regimes to run (default: all)")
+    options.add_argument("--epsilon", type=float, default=0.3)
+    asked = options.parse_args(arguments)
+    log = []
+    for seed in asked.seeds:
+        split = _short(load(asked.dataset, asked.root, seed=seed).validation(200 if asked.fast else 1000, seed))
+        for name in tqdm(asked.only or list(REGIMES), desc=f"regimes, seed {seed}"):
+            row = evaluate(name, seed, split, asked.work, asked.fast, asked.epsilon)
+            entry = {"regime": name, "seed": seed, "epsilon": asked.epsilon, **score(row), **row}
+            log.append(entry)
+            tqdm.write(f"{name:36s} seed {seed}  " + "  ".join(f"{k} {v:.3f}" for k, v in score(row).items()))
+            tqdm.write(json.dumps({k: {s: round(v["mAP"], 3) for s, v in r.items()} for k, r in row["rows"].items()}))
+    path = asked.out / f"regimes-{asked.dataset}.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    fresh = {(e["regime"], e["seed"], e["epsilon"]) for e in log}
+    save_json(path, [e for e in known if (e["regime"], e["seed"], e["epsilon"]) not in fresh] + log)
+
+
+if __name__ == "__main__":
+    main()

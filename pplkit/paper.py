@@ -1,0 +1,32 @@
+"""The paper's numbers, to stand beside ours."""
+
+import csv
+from functools import lru_cache
+
+from pplkit.data import embedded
+
+TRAIN_DOMAINS = {"clean": ("C->C", "C->A", "A->C", "A->A"), "adversarial": ("A->A", "A->C", "C->A", "C->C")}
+METHODS = ("adsh", "dsdh")
+BITS = (8, 12, 16, 24)
+TOLERANCE = 0.02
+
+
+@lru_cache
+def table1() -> dict[tuple[str, str, str, str, int], float]:
+    """Table 1 of the paper: (dataset, train domain, method, scenario, bits) -> mAP, 192 cells.
+
+    Datasets are "cifar10", "imagenet13", "fashion-mnist"; train domains "clean" and "adversarial"; methods "adsh" and "dsdh".
+    """
+    with open(embedded("results", "paper-table1.csv"), newline="") as file:
+        return {(row["dataset"], row["train"], row["method"], row["task"], int(row["bits"])): float(row["mAP"])
+                for row in csv.DictReader(file)}
+
+
+def in_domain(train_domain: str, scenario: str) -> bool:
+    """True where the searcher's queries and database both come from the domain the victim was trained on."""
+    return scenario == ("C->C" if train_domain == "clean" else "A->A")
+
+
+def at_least_as_good(ours: float, paper: float, train_domain: str, scenario: str, tolerance: float = TOLERANCE) -> bool:
+    """Whether a cell is met: in-domain mAP not lower than the paper's, cross-domain mAP not higher, within `tolerance`."""
+    return ours >= paper - tolerance if in_domain(train_domain, scenario) else ours <= paper + tolerance
