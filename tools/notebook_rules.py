@@ -45,6 +45,7 @@ _IGNORE_COMMENT = re.compile(
 _ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/])(?:/(?:home|Users|root|tmp|var/folders|mnt|workspace)/[\w.~-]+|[A-Za-z]:\\Users\\)"
 )
+_PROGRESS_BAR = re.compile(r"\d%\|.*\|")
 _FIGURE_REPR = re.compile(r"<Figure size [^>]*>")
 
 
@@ -238,6 +239,8 @@ def cell_output_problems(cell: NotebookNode) -> list[str]:
         for place in {str(ROOT), str(Path.home())} | set(_ABSOLUTE_PATH.findall(text)):
             if len(place) > 1 and place in text:
                 problems.append(f"shows the absolute path {place!r}")
+        if _PROGRESS_BAR.search(text):
+            problems.append("stores a progress bar: use pplkit.progress.progress_bar, which headless runs silence")
     for output in cell.outputs:
         if output.output_type == "stream" and output.name == "stderr":
             problems.append(f"stores stderr: {output.text.strip()[:200]!r}")

@@ -134,6 +134,7 @@ class TestContract:
             (lambda nb: nb.cells[1].outputs[0].update(text="/home/me/x.npz"), "absolute path '/home/me'"),
             (lambda nb: nb.cells[1].outputs[0].update(text=f"{rules.ROOT}/data"), "absolute path"),
             (lambda nb: nb.cells[1].outputs[0].update(name="stderr"), "stores stderr"),
+            (lambda nb: nb.cells[1].outputs[0].update(text=" 40%|##   | 2/5 [00:01<00:02]"), "progress bar"),
             (lambda nb: nb.cells[1].outputs[0].update(text="6" * 1_000_001), "at most 1,000,000"),
             (lambda nb: nb.cells[2].outputs[0].data.update({rules.WIDGET_VIEW: {}}), "widget view"),
         ],
@@ -232,6 +233,7 @@ class TestMakeRefresh:
             ("import sys\nprint('careful', file=sys.stderr)", "stores stderr: 'careful'"),
             ("1 / 0", "ZeroDivisionError"),
             (WIDGET_FAILS, "a widget callback raised RuntimeError"),
+            ("from tqdm.auto import tqdm\nsum(tqdm(range(9)))", "stores a progress bar"),
         ],
     )
     def test_fault_leaves_the_file_alone(self, headless, tmp_path: Path, cell: str, problem: str):
