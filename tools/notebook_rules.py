@@ -240,7 +240,7 @@ def cell_output_problems(cell: NotebookNode) -> list[str]:
             if len(place) > 1 and place in text:
                 problems.append(f"shows the absolute path {place!r}")
         if _PROGRESS_BAR.search(text):
-            problems.append("stores a progress bar: use pplkit.progress.progress_bar, silent in headless runs")
+            problems.append("stores a progress bar; pplkit.progress.progress_bar is silent in headless runs")
     for output in cell.outputs:
         if output.output_type == "stream" and output.name == "stderr":
             problems.append(f"stores stderr: {output.text.strip()[:200]!r}")
