@@ -58,12 +58,13 @@ def _per_pixel_norm(perturbation: Tensor, norm: str) -> Tensor:
     if norm == "inf":
         return flat.abs().amax(1)  # (B,)
     if norm == "2":
-        return flat.square().mean(1).sqrt()  # (B,)
+        # vector_norm has gradient 0 at 0, where the square root's is infinite
+        return torch.linalg.vector_norm(flat, dim=1) / flat.shape[1] ** 0.5  # (B,)
     return flat.abs().mean(1)  # (B,)
 
 
 def _scale_into_ball(perturbation: Tensor, epsilon: float, norm: str) -> Tensor:
-    size = _per_pixel_norm(perturbation.detach() if epsilon == 0 else perturbation, norm)
+    size = _per_pixel_norm(perturbation, norm)
     scale = torch.where(size > epsilon, epsilon / size.clamp_min(1e-12), torch.ones_like(size))
     return perturbation * scale.view(-1, 1, 1, 1)
 
@@ -105,14 +106,14 @@ def quantise(images: Tensor, adversarial_images: Tensor) -> Tensor:
     """Round adversarial images to the uint8 that gets published.
 
     The perturbation is rounded toward zero, not to the nearest grey level, so no norm of it can grow: an image within the
-    budget stays within the budget.
+    budget stays within the budget, up to float32 resolution (4e-7 in pixel units).
 
     Args:
         images: clean images, uint8 (B, C, H, W).
         adversarial_images: float (B, C, H, W) in [0, 1].
     """
-    change = (adversarial_images.float() * 255 - images.float() + 0.0).clamp(-255, 255)
-    steps = torch.trunc(change + torch.sign(change) * 1e-3)  # a float a hair under a whole step is that step
+    change = (adversarial_images.float() * 255 - images.float()).clamp(-255, 255)
+    steps = torch.trunc(change + torch.sign(change) * 1e-4)  # a float a hair under a whole step is that step
     return (images.to(torch.int16) + steps.to(torch.int16)).clamp(0, 255).to(torch.uint8)
 
 
@@ -170,17 +171,19 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
         generator.eval()
         device = device or next((p.device for p in generator.parameters()), images.device)
     protected = torch.empty_like(images)
-    for start in range(0, len(images), batch_size):
-        batch = images[start:start + batch_size].to(device or images.device)  # (B, C, H, W)
-        clean = to_float(batch)
-        pattern = generator(clean)
-        if pattern.shape != clean.shape:
-            raise ValueError(f"the generator returned shape {tuple(pattern.shape)} for images of shape "
-                             f"{tuple(clean.shape)}: a pattern must have the images' shape")
-        z = adversarial(clean, pattern.float(), epsilon, norm)
-        protected[start:start + batch_size] = enforce(batch, z, epsilon, norm).to(images.device)
-    if training:
-        generator.train()
+    try:
+        for start in range(0, len(images), batch_size):
+            batch = images[start:start + batch_size].to(device or images.device)  # (B, C, H, W)
+            clean = to_float(batch)
+            pattern = generator(clean)
+            if pattern.shape != clean.shape:
+                raise ValueError(f"the generator returned shape {tuple(pattern.shape)} for images of shape "
+                                 f"{tuple(clean.shape)}: a pattern must have the images' shape")
+            z = adversarial(clean, pattern.float(), epsilon, norm)
+            protected[start:start + batch_size] = enforce(batch, z, epsilon, norm).to(images.device)
+    finally:
+        if training:
+            generator.train()
     return protected
 
 
@@ -189,8 +192,15 @@ def perturbation_norm(images: Tensor, protected: Tensor, norm: str | float = "in
 
     Args:
         images, protected: uint8 (N, C, H, W).
+        norm: "inf", "2" or "1".
 
     Returns:
         float32 (N,).
+
+    Raises:
+        ValueError: not uint8 (N, C, H, W) or of two shapes; unknown norm.
     """
-    return _per_pixel_norm(to_float(check_images(protected)) - to_float(check_images(images)), _check_norm(norm))
+    if check_images(images).shape != check_images(protected).shape:
+        raise ValueError(f"clean images have shape {tuple(images.shape)}, protected ones {tuple(protected.shape)}: "
+                         "they must be equal")
+    return _per_pixel_norm(to_float(protected) - to_float(images), _check_norm(norm))

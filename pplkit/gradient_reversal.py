@@ -29,8 +29,8 @@ def reverse_gradient(x: Tensor, scale: float = 1.0) -> Tensor:
         a tensor equal to `x` whose gradient arrives at `x` multiplied by −λ.
 
     Raises:
-        ValueError: λ is negative (that would not reverse).
+        ValueError: λ is negative (that would not reverse) or NaN.
     """
-    if scale < 0:
+    if not scale >= 0:
         raise ValueError(f"scale (lambda) must be at least 0, got {scale!r}; a negative value would not reverse")
     return _ReverseGradient.apply(x, float(scale))

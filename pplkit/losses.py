@@ -28,7 +28,7 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
         ValueError: labels of rank other than 1 or 2, or of two different forms.
     """
     other = labels if other is None else other
-    if labels.ndim not in (1, 2) or labels.ndim != other.ndim:
+    if labels.ndim not in (1, 2) or labels.shape[1:] != other.shape[1:]:
         raise ValueError(f"labels must both be (N,) or both multi-hot (N, L), got {tuple(labels.shape)} and {tuple(other.shape)}")
     if labels.ndim == 1:
         similar = labels[:, None] == other[None, :]  # (B, N)
@@ -209,7 +209,7 @@ class PrivacyLoss(nn.Module):
                  reduction: str = "mean", scaled: bool = True):
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.kernel = kernel or multi_gaussian_kernel()
