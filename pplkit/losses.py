@@ -1,7 +1,7 @@
 """The losses of PPL, eqs. (4)–(11), on relaxed codes in (−1, 1).
 
-X (B, c) are the codes of clean images, Z (B, c) those of their adversarial counterparts, S (B, B) the similarity matrix. Sums of the
-paper are means here (`reduction="mean"`): with sums, affinity and similarity loss drown the domain and the matching loss.
+X (B, c) are the codes of clean images, Z (B, c) those of their adversarial counterparts, S (B, B) the similarity matrix. Sums
+of the paper are means here (`reduction="mean"`): with sums, affinity and similarity loss drown the domain and matching loss.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
     """
     other = labels if other is None else other
     if labels.ndim not in (1, 2) or labels.shape[1:] != other.shape[1:]:
-        raise ValueError(f"labels must both be (N,) or both multi-hot (N, L), got {tuple(labels.shape)} and {tuple(other.shape)}")
+        raise ValueError(f"labels must both be (N,) or both multi-hot (N, L), got {tuple(labels.shape)} and "
+                         f"{tuple(other.shape)}")
     if labels.ndim == 1:
         similar = labels[:, None] == other[None, :]  # (B, N)
     else:

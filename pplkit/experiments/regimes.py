@@ -52,20 +52,18 @@ def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
                                database_index=split.database_index[keep])
 
 
-def evaluate(name: str, seed: int, split: RetrievalSplit, work: Path, fast: bool, epsilon: float) -> dict:
-    """Train the regime's generator and its victims; one row of the log."""
+def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], work: Path, fast: bool,
+             epsilon: float) -> dict:
+    """Train the regime's generator and the victims of its images; measure these and the `clean`-trained ones."""
     changes = REGIMES[name] | ({"warmup_steps": 5, "steps": 5} if fast else {})
     config = PPLConfig(seed=seed, epsilon=epsilon, **changes)
 
     def measure() -> dict:
-        run = train_ppl(split.train, config)
+        run = train_ppl(split.train, config, progress=False)
         twin = protect_split(split, run.protect)
-        rows = {}
-        for domain in TRAIN_DOMAINS:
-            for victim in _victims(seed, fast):
-                fit_victim(victim, split, (split if domain == "clean" else twin).train, progress=False)
-                result = evaluate_scenarios(victim, split, twin, train_domain=domain)
-                rows[f"{domain} {type(victim).__name__}"] = summary(result)
+        adversarial = [fit_victim(victim, split, twin.train, progress=False) for victim in _victims(seed, fast)]
+        rows = {f"{domain} {type(victim).__name__}": summary(evaluate_scenarios(victim, split, twin, train_domain=domain))
+                for domain, victims in zip(TRAIN_DOMAINS, (clean, adversarial), strict=True) for victim in victims}
         return {"rows": rows, "collapsed": run.collapsed}
 
     slug = f"{name.replace(' ', '_').replace(',', '')}-{epsilon}-{seed}.json"
@@ -81,6 +79,7 @@ def score(row: dict) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Compare the regimes asked for and add them to the log."""
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--only", nargs="+", choices=list(REGIMES), help="regimes to run (default: all)")
     options.add_argument("--epsilon", type=float, default=0.3)
@@ -88,8 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
     log = []
     for seed in asked.seeds:
         split = _short(load(asked.dataset, asked.root, seed=seed).validation(200 if asked.fast else 1000, seed))
+        clean = [fit_victim(victim, split, split.train, progress=False) for victim in _victims(seed, asked.fast)]
         for name in tqdm(asked.only or list(REGIMES), desc=f"regimes, seed {seed}"):
-            row = evaluate(name, seed, split, asked.work, asked.fast, asked.epsilon)
+            row = evaluate(name, seed, split, clean, asked.work, asked.fast, asked.epsilon)
             entry = {"regime": name, "seed": seed, "epsilon": asked.epsilon, **score(row), **row}
             log.append(entry)
             tqdm.write(f"{name:36s} seed {seed}  " + "  ".join(f"{k} {v:.3f}" for k, v in score(row).items()))
