@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from pplkit.storage import save_tensors
+from pplkit.storage import read_tensors, save_tensors
 
 if TYPE_CHECKING:
     from pplkit.training import Game
@@ -41,9 +40,7 @@ def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
     Raises:
         ValueError: not a checkpoint of `train_ppl`, or one of another configuration (says which fields differ).
     """
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    tensors, header = read_tensors(path)
     if "ppl_config" not in header:
         raise ValueError(f"{path} is not a checkpoint of train_ppl: it has no 'ppl_config' in its header")
     stored, asked = json.loads(header["ppl_config"]), json.loads(_describe(game))

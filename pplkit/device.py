@@ -7,11 +7,14 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     """ "auto" -> CUDA if there is one, else the CPU; anything else is taken as it is.
 
     Raises:
-        ValueError: CUDA is asked for and absent.
+        ValueError: unknown name; CUDA is asked for and absent.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or another torch device, got {device!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} asked for, but torch sees no CUDA device; use device='cpu' or 'auto'")
     return device

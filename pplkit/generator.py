@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from pplkit.storage import save_tensors
+from pplkit.storage import read_tensors, save_tensors
 
 GREY_WIDTHS = (16, 32, 64, 128)
 COLOUR_WIDTHS = (64, 128, 256, 512)
@@ -32,6 +31,8 @@ class PerturbationGenerator(nn.Module):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
         self.channels = channels
         self.widths = tuple(widths or (GREY_WIDTHS if channels == 1 else COLOUR_WIDTHS))
+        if any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in self.widths):
+            raise ValueError(f"widths must be whole numbers of at least 1, got {widths!r}")
         down = (channels, *self.widths)
         up = tuple(reversed(self.widths))
         self.encoder = nn.ModuleList(
@@ -57,7 +58,7 @@ class PerturbationGenerator(nn.Module):
 
     def save(self, path: str | Path, **metadata: object) -> None:
         """Write the weights (safetensors, atomic) with the architecture and any JSON-able `metadata`."""
-        header = {"channels": self.channels, "widths": list(self.widths), **metadata}
+        header = {**metadata, "channels": self.channels, "widths": list(self.widths)}
         save_tensors(path, self.state_dict(), {"generator": json.dumps(header)})
 
     @classmethod
@@ -70,13 +71,12 @@ class PerturbationGenerator(nn.Module):
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"no generator checkpoint at {path}; `python -m pplkit.experiments.table1` trains one")
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get("generator")
-            if header is None:
-                raise ValueError(f"{path} is not a generator checkpoint: it has no 'generator' entry in its header")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        metadata = json.loads(header)
-        generator = cls(metadata["channels"], metadata["widths"])
+        tensors, header = read_tensors(path)
+        if "generator" not in header:
+            raise ValueError(f"{path} is not a generator checkpoint: it has no 'generator' entry in its header")
+        metadata = json.loads(header["generator"])
+        with torch.random.fork_rng(devices=[]):  # the random start is overwritten: leave the global state as it was
+            generator = cls(metadata["channels"], metadata["widths"])
         generator.load_state_dict(tensors)
         generator.metadata = metadata
         return generator.eval()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -35,15 +36,41 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     write_bytes(path, save(ready, dict(metadata or {})))
 
 
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors (on the CPU) and the metadata of its header.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not safetensors, or cut short.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+
 def save_json(path: str | Path, content: object) -> None:
     """Write JSON atomically, indented, keys in the order given; NaN is refused."""
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def provenance() -> dict[str, str]:
-    """What a stored result must say about the run: commit of the source tree (or "unknown"), torch version, device."""
-    folder = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=folder, text=True,
-                         capture_output=True, check=False)
-    return {"commit": git.stdout.strip() or "unknown", "torch": torch.__version__,
+    """What a stored result must say about the run: commit of the source tree, torch version, device.
+
+    The commit is "unknown" without git, and in an installed copy, even if that lies inside somebody else's repository.
+    """
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here.parent, text=True, capture_output=True, check=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        commit = git("describe", "--always", "--dirty", "--abbrev=12").strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {"commit": commit, "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}

@@ -1,0 +1,49 @@
+"""pplkit.device: where to run and in which precision."""
+
+import pytest
+import torch
+
+from pplkit import device as devices
+
+
+def test_auto_takes_cuda_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.resolve("auto") == torch.device("cpu") == devices.resolve()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert devices.resolve("auto") == torch.device("cuda")
+    assert devices.resolve("cuda:0") == torch.device("cuda:0")
+
+
+def test_a_named_device_is_taken_as_it_is():
+    for name in ("cpu", "meta"):
+        assert devices.resolve(name) == torch.device(name) == devices.resolve(torch.device(name))
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", torch.device("cuda")])
+def test_absent_cuda_is_an_error_not_a_fallback(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=rf"device '{name}' asked for, .* use device='cpu' or 'auto'"):
+        devices.resolve(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "", None, 1.5])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(ValueError, match="device must be 'auto', 'cpu', 'cuda' or another torch device, got") as error:
+        devices.resolve(name)
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize(("enabled", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_autocast_does_what_it_is_told(enabled, dtype):
+    a = torch.rand(4, 4)
+    with devices.autocast(torch.device("cpu"), enabled):
+        assert (a @ a).dtype == dtype
+    assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_autocast_by_itself_follows_the_processor(monkeypatch, capable):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: capable)
+    a = torch.rand(4, 4)
+    with devices.autocast(torch.device("cpu")):
+        assert (a @ a).dtype == (torch.bfloat16 if capable and torch.backends.mkldnn.is_available() else torch.float32)
