@@ -21,7 +21,7 @@ from torch import Tensor
 
 TILE = 1 << 20
 """Query-database pairs (or histogram bins) held at once."""
-ITEMS = 1 << 16
+ITEMS = 1 << 15
 """Database images taken at once."""
 CUBE_BITS = 20
 """Longest code for which all 2^c codes are tabulated."""
@@ -57,17 +57,17 @@ def distance_counts(queries: Coded, database: Coded) -> tuple[Tensor, Tensor]:
     """
     bits = queries.codes.shape[1]
     first, query_of, _ = _groups([*_label_words(queries.labels), *_words(queries.codes > 0)])
-    queries = queries.take(first)  # now distinct, and ordered by label
-    first, _, weight = _groups([*_label_words(database.labels), *_words(database.codes > 0)])
-    if 2 * len(first) <= len(database.codes):
-        database = database.take(first)
-    else:
-        weight = None  # few repetitions: counting every image as 1 is faster than weighting
+    queries = queries.take(first)  # distinct from here on, and ordered by label
+    first, _, size = _groups([*_label_words(database.labels), *_words(database.codes > 0)])
     label_sets = len(_groups(_label_words(queries.labels))[0])
     cube_work = (label_sets + 1) * 2**bits * bits * (bits + 1) / 2
-    pair_work = len(queries.codes) * len(database.codes)
-    count = _cube_counts if bits <= CUBE_BITS and cube_work < pair_work else _pair_counts
-    counts = count(queries, database, weight)[query_of]  # (Q, 2, c+1)
+    if bits <= CUBE_BITS and cube_work < len(queries.codes) * len(first):
+        counts = _cube_counts(queries, database.take(first), size)  # (Q', 2, c+1), Q' distinct queries
+    else:
+        once = size == 1  # weights cost time, most long codes need none
+        counts = _pair_counts(queries, database.take(first[once]), None)
+        counts += _pair_counts(queries, database.take(first[~once]), size[~once])
+    counts = counts[query_of]  # (Q, 2, c+1)
     return counts[:, 0], counts[:, 1]
 
 
@@ -108,7 +108,7 @@ def _relevant(query_labels: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _cube_counts(queries: Coded, database: Coded, weight: Tensor | None) -> Tensor:
+def _cube_counts(queries: Coded, database: Coded, weight: Tensor) -> Tensor:
     """Counts around all 2^c codes, looked up at the queries: int64 (Q, 2, c+1), all items and relevant ones.
 
     Let h(x, d) be the number of images whose code differs from x in d of its first b bits and agrees with x
@@ -117,7 +117,7 @@ def _cube_counts(queries: Coded, database: Coded, weight: Tensor | None) -> Tens
     """
     bits = queries.codes.shape[1]
     (query_code,), (code,) = _words(queries.codes > 0), _words(database.codes > 0)
-    weight = torch.ones(len(code), dtype=torch.int32) if weight is None else weight.int()
+    weight = weight.int()
     first, query_label, _ = _groups(_label_words(queries.labels))
     label_sets = queries.labels[first]  # (T,) or (T, L)
 
@@ -151,6 +151,9 @@ def _pair_counts(queries: Coded, database: Coded, weight: Tensor | None) -> Tens
     of B bins, row + B row' has the entries bin + B bin', which halves the product and the counting.
     """
     count, bits = queries.codes.shape
+    counts = torch.zeros(count, 2, bits + 1, dtype=torch.int64)
+    if len(database.codes) == 0:
+        return counts
     width, most = 0, 1  # multi-hot width; labels that a query and an item can have in common
     if queries.labels.ndim == 2:
         width = queries.labels.shape[1]
@@ -164,7 +167,6 @@ def _pair_counts(queries: Coded, database: Coded, weight: Tensor | None) -> Tens
     dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
     columns = torch.empty(bits + 1 + (width or step), items, dtype=dtype)  # (c+1+A, n)
 
-    counts = torch.zeros(count, 2, bits + 1, dtype=torch.int64)
     for left in range(0, len(database.codes), items):
         part = database.take(slice(left, left + items))
         part_weight = None if weight is None else weight[left : left + items].double()  # (n,)
@@ -203,9 +205,7 @@ def _label_columns(query_labels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     return query_labels[:, present], labels[:, present].T
 
 
-def check_images(
-    query_codes: Tensor, query_labels: Tensor, database_codes: Tensor, database_labels: Tensor
-) -> list[Coded]:
+def check_images(query_codes: Tensor, query_labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> list[Coded]:
     """Queries and database as a ranking needs them; ValueError for anything that cannot be ranked."""
     images = []
     for codes, labels, name in (
@@ -244,9 +244,7 @@ def check_codes(codes: Tensor, name: str) -> Tensor:
 def check_lengths(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
     """ValueError unless both have the same number of bits."""
     if a.shape[1] != b.shape[1]:
-        raise ValueError(
-            f"{a_name} has {a.shape[1]} bits, {b_name} {b.shape[1]}; encode both with the same network"
-        )
+        raise ValueError(f"{a_name} has {a.shape[1]} bits, {b_name} {b.shape[1]}; encode both with the same network")
 
 
 def check_labels(labels: Tensor, count: int, name: str) -> Tensor:
@@ -257,9 +255,7 @@ def check_labels(labels: Tensor, count: int, name: str) -> Tensor:
             f"({count}, L) multi-hot rows"
         )
     if labels.is_floating_point() or labels.is_complex() or (labels.ndim == 1 and labels.dtype == torch.bool):
-        raise ValueError(
-            f"{name} is {labels.dtype}; expected integer class numbers, or multi-hot rows of bool or 0/1"
-        )
+        raise ValueError(f"{name} is {labels.dtype}; expected integer class numbers, or multi-hot rows of bool or 0/1")
     top = 2**31 - 1 if labels.ndim == 1 else 1
     if labels.numel() == 0 or labels.min() < 0 or labels.max() > top:
         bad = [value for value in labels.flatten().tolist() if not 0 <= value <= top]
