@@ -326,6 +326,7 @@ def notebook_environment(scratch: Path) -> dict[str, str]:
     return {
         "JUPYTER_PATH": os.pathsep.join(paths),
         "IPYTHONDIR": str(profile.parent),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # whatever the caller's own is
         "TQDM_DISABLE": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }

@@ -79,7 +79,7 @@ def run_nbval(path: Path, *, lax: bool = False, timeout: float = 600) -> NbvalRu
     failures = []
     for case in cases:
         for fault in [*case.findall("failure"), *case.findall("error")]:
-            text = f"{fault.get('message', '')}\n{fault.text or ''}"
+            text = fault.text or fault.get("message", "")
             differs = "Cell outputs differ" in text or "Unrun reference cell has outputs" in text
             failures.append(CellFailure(int(case.get("name").removeprefix("Cell ")) + 1, differs, text))
     if done.returncode == 1 and not failures:

@@ -79,6 +79,14 @@ def test_sound_notebook_passes_every_layer(sound: Path, tmp_path: Path):
     assert rules.read(executed).cells[2].outputs[0].text == "10\n"
 
 
+def test_figures_are_the_same_whatever_backend_the_caller_has(headless, tmp_path: Path, monkeypatch):
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, n])\nplt.show()\nprint(n)"
+    path = write(tmp_path / "00_figure.ipynb", PARAMETERS, draw)
+    assert refresh_notebooks.refresh(path) == []
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    assert run_nbval(path).failures == ()
+
+
 def test_refresh_stores_the_widget_as_text(sound: Path):
     stored = rules.read(sound).cells[2].outputs[0].data
     assert list(stored) == ["text/plain"] and stored["text/plain"].startswith("IntSlider(value=3")
