@@ -40,7 +40,6 @@ def use_style() -> None:
             "axes.prop_cycle": plt.cycler(color=PALETTE, linestyle=STYLES),
             "figure.figsize": (7.0, 3.6),
             "figure.dpi": 90,
-            "savefig.dpi": 90,
             "figure.constrained_layout.use": True,
             "font.size": 12,
             "axes.titlesize": 13,
@@ -57,7 +56,6 @@ def use_style() -> None:
             "grid.linewidth": 0.8,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "image.cmap": "viridis",
         }
     )
 
@@ -211,11 +209,11 @@ def scenario_bars(
         ax.plot(
             x, list(paper.values()), "D", color=ORANGE, markeredgecolor=BLACK, linestyle="none", label="paper"
         )
-        ax.legend(loc="upper right")
+        ax.legend(loc="upper right", ncols=2)
     for place, (height, top) in enumerate(zip(heights, tops, strict=True)):
         ax.text(place - aside, top + 0.02, f"{height:.2f}", ha="center", va="bottom")
     ax.set(xticks=range(len(heights)), xticklabels=list(results), xlabel="scenario, query->database")
-    ax.set(ylabel="mAP", ylim=(0, 1.12), yticks=[0, 0.25, 0.5, 0.75, 1], title=title or "")
+    ax.set(ylabel="mAP", ylim=(0, 1.25), yticks=[0, 0.25, 0.5, 0.75, 1], title=title or "")
     ax.grid(axis="x", visible=False)
     return ax
 

@@ -11,12 +11,13 @@ says how to answer by assignment.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 NOT_YET = "no prediction yet"
+CONFIDENCES = tuple(range(0, 101, 10))  # percent
 
 
 class Predict:
@@ -87,18 +88,18 @@ class Predict:
 
     @property
     def confidence(self) -> int | None:
-        """How sure the learner is, in percent, 0 to 100; None if not said."""
+        """How sure the learner is, in percent: 0, 10, ..., 100; None if not said."""
         return self._confidence
 
     @confidence.setter
     def confidence(self, percent: int | None) -> None:
         if not self._asks_confidence:
             raise ValueError("this prediction does not ask for a confidence; make it with confidence=True")
-        if percent is not None and (
-            isinstance(percent, bool) or not isinstance(percent, Real) or not 0 <= percent <= 100
-        ):
-            raise ValueError(f"confidence is {percent!r}; a number of percent from 0 to 100 is needed")
-        self._confidence = None if percent is None else round(percent)
+        if percent is not None and (isinstance(percent, bool) or percent not in CONFIDENCES):
+            raise ValueError(
+                f"confidence is {percent!r}; choose one of {', '.join(map(str, CONFIDENCES))} percent"
+            )
+        self._confidence = percent
         self._show_state()
 
     def reveal(self, result: str | float, because: str = "") -> None:
@@ -196,41 +197,41 @@ class Predict:
             import ipywidgets
         except ImportError:
             return None
-        wide = ipywidgets.Layout(width="auto")
+        question = html.escape(self.question, quote=False)
         if self.choices is not None:
-            answer = ipywidgets.RadioButtons(
-                options=self.choices, value=None, description="Answer", layout=wide
+            self._answer_widget = ipywidgets.RadioButtons(
+                options=self.choices, value=None, description="Answer", layout={"width": "auto"}
             )
+            rows = [ipywidgets.HTMLMath(f"<b>{question}</b>"), self._answer_widget]
         else:
-            answer = ipywidgets.BoundedFloatText(
-                value=0.0 if self.low is None else self.low,
-                min=-math.inf if self.low is None else self.low,
-                max=math.inf if self.high is None else self.high,
-                step=None,
-                description="Answer",
-            )
-        self._answer_widget = answer
-        self._status = ipywidgets.Label(self._state())
-        rows = [ipywidgets.HTMLMath(f"<b>{self.question}</b>{self._range_note()}"), answer]
-        if self.choices is None:
+            self._answer_widget = self._number_widget(ipywidgets)
             keep = ipywidgets.Button(description="Predict this", tooltip="Take the number as my prediction")
-            keep.on_click(lambda _: self._answered(answer.value))
-            rows[-1] = ipywidgets.HBox([answer, ipywidgets.Label(self.unit), keep])
+            keep.on_click(lambda _: self._answered(self._answer_widget.value))
+            rows = [
+                ipywidgets.HTMLMath(f"<b>{question}</b> A number{html.escape(self._range())}."),
+                ipywidgets.HBox([self._answer_widget, ipywidgets.Label(self.unit), keep]),
+            ]
+        self._answer_widget.observe(lambda change: self._answered(change["new"]), names="value")
         if self._asks_confidence:
-            self._confidence_widget = ipywidgets.BoundedIntText(
-                value=50, min=0, max=100, step=5, description="Sure (%)"
+            self._confidence_widget = ipywidgets.Dropdown(
+                options=[("", None), *((f"{percent} %", percent) for percent in CONFIDENCES)],
+                description="How sure?",
             )
+            self._confidence_widget.observe(lambda change: self._rated(change["new"]), names="value")
             rows.append(self._confidence_widget)
+        self._status = ipywidgets.Label()
         self._box = ipywidgets.VBox([*rows, self._status])
         self._show_state()
-        answer.observe(lambda change: self._answered(change["new"]), names="value")
-        if self._asks_confidence:
-            self._confidence_widget.observe(lambda change: self._rated(change["new"]), names="value")
         return self._box
 
-    def _range_note(self) -> str:
-        limits = "" if self.choices is not None else self._range()
-        return f" A number{limits}." if limits else ""
+    def _number_widget(self, ipywidgets: Any) -> Any:
+        """A field for a number; the limits of a bounded one must be finite, because they travel as JSON."""
+        if self.low is None and self.high is None:
+            return ipywidgets.FloatText(step=None, description="Answer")
+        low = -1e12 if self.low is None else self.low
+        high = 1e12 if self.high is None else self.high
+        start = low if self.low is not None else min(0.0, high)
+        return ipywidgets.BoundedFloatText(value=start, min=low, max=high, step=None, description="Answer")
 
     def _answered(self, answer: str | float | None) -> None:
         """The learner used the answer widget."""
@@ -246,8 +247,8 @@ class Predict:
         """Bring an already shown widget into agreement with the prediction."""
         if self._box is None:
             return
-        if self._answer_widget is not None and (self._value is not None or self.choices is not None):
+        if self._value is not None or self.choices is not None:  # a number field cannot be empty
             self._answer_widget.value = self._value
-        if self._confidence_widget is not None and self._confidence is not None:
+        if self._asks_confidence:
             self._confidence_widget.value = self._confidence
         self._status.value = self._state()

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Mistake = tuple[Callable[..., Any], str]  # (what a typical mistake computes, what to tell the learner)
 
@@ -79,7 +79,7 @@ def call(function: Callable, /, *args: Any, case: str = "", **kwargs: Any) -> An
         CheckFailed: it raised anything, or changed one of its inputs in place.
     """
     where = case or f"for {describe(args, kwargs)}"
-    before = copy.deepcopy((_detached(args), _detached(kwargs)))
+    before = _copied(args), _copied(kwargs)
     try:
         result = function(*args, **kwargs)
     except NotImplementedError as error:
@@ -158,7 +158,7 @@ def expect_close(
 
     Args:
         value: what the learner's function returned.
-        expected: tensor, number, bool, or a tuple, list or dict of these. Where a tensor is expected the
+        expected: tensor, array, number, bool, or a tuple, list or dict of these. Where a tensor is expected the
             value must be a tensor of the same shape (of dtypes only bool is told from the others); where a
             number is expected a tensor with one element will do.
         rtol: relative tolerance.
@@ -207,12 +207,9 @@ def compare(
         args = arguments if isinstance(arguments, tuple) else ()
         kwargs = {} if isinstance(arguments, tuple) else dict(arguments)
         case = f"case {number} of {len(cases)}, {describe(args, kwargs)}"
-        expected = reference(*copy.deepcopy(_detached(args)), **copy.deepcopy(_detached(kwargs)))
-        value = call(function, *args, case=case, **kwargs)
-        wrong = [
-            (lazy(*copy.deepcopy(_detached(args)), **copy.deepcopy(_detached(kwargs))), message)
-            for lazy, message in mistakes
-        ]
+        expected = reference(*_copied(args), **_copied(kwargs))
+        value = call(function, *_copied(args), case=case, **_copied(kwargs))
+        wrong = ((mistake(*_copied(args), **_copied(kwargs)), message) for mistake, message in mistakes)
         expect_close(value, expected, rtol=rtol, atol=atol, case=case, mistakes=wrong)
 
 
@@ -247,6 +244,9 @@ def show(value: Any, digits: int = 3, most: int = 12) -> str:
 
 def _difference(value: Any, expected: Any, rtol: float, atol: float, name: str) -> str | None:
     """What distinguishes value from expected, None if they agree within tolerance."""
+    if isinstance(expected, np.ndarray):
+        expected = torch.as_tensor(expected)
+        value = torch.as_tensor(value) if isinstance(value, np.ndarray) else value
     if isinstance(expected, (tuple, list)):
         if not isinstance(value, (tuple, list)) or len(value) != len(expected):
             return f"{name} is {_kind(value)} ({show(value)}); {len(expected)} values are needed"
@@ -305,14 +305,18 @@ def _digits(ours: Tensor, right: Tensor) -> int:
     )
 
 
-def _detached(value: Any) -> Any:
-    """The same arguments with tensors cut from their graph, because only leaf tensors can be copied."""
+def _copied(value: Any) -> Any:
+    """A copy of arguments: data, generators and modules are copied, other objects are passed on."""
     if isinstance(value, Tensor):
-        return value.detach().requires_grad_(value.requires_grad)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_detached(item) for item in value) if type(value) in (list, tuple) else value
-    if isinstance(value, dict):
-        return {key: _detached(item) for key, item in value.items()}
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if isinstance(value, torch.Generator):
+        return value.clone_state()
+    if isinstance(value, (np.ndarray, nn.Module)):
+        return copy.deepcopy(value)
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
     return value
 
 
@@ -332,14 +336,14 @@ def _same(now: Any, then: Any) -> bool:
 
 
 def _place(error: Exception, function: Callable) -> str:
-    """The learner's line that raised, if it can be found."""
+    """The line of the learner's cell that raised, if it can be found."""
     code = getattr(function, "__code__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-    if not own or not own[-1].line:
-        return ""
-    first = code.co_firstlineno
-    return f" (line {own[-1].lineno - first + 1} of {_name(function)}: `{own[-1].line}`)"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if code is not None and frame.filename == code.co_filename
+    ]
+    return f" (line {frames[-1].lineno}: `{frames[-1].line}`)" if frames and frames[-1].line else ""
 
 
 def _count(value: Any) -> int:
