@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 # Names of notebooks for `make run` and `make refresh`, e.g. NB="08 09"; all of them when empty.
 NB     ?=
+# More arguments for JupyterLab, e.g. LAB_FLAGS="--no-browser --port 9000".
+LAB_FLAGS ?=
 
 PY := $(abspath $(VENV))/bin/python
 SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,$(origin PYTHON)),,--chosen) \
@@ -22,7 +24,7 @@ help:  ## this list
 	@echo "make setup       only make the virtual environment $(VENV)"
 	@echo "make clean       remove build/ and caches"
 	@echo "make distclean   clean, and remove $(VENV)"
-	@echo "Options: PYTHON=python3.12  VENV=/other/place  MIN_DISK_GIB=2"
+	@echo "Options: PYTHON=python3.12  VENV=/other/place  MIN_DISK_GIB=2  LAB_FLAGS=--no-browser"
 
 setup:
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
@@ -42,7 +44,7 @@ test-quick: setup
 	"$(PY)" -m pytest -m "not notebooks"
 
 lab: setup
-	@cd notebooks && "$(PY)" -m jupyterlab
+	@cd notebooks && "$(PY)" -m jupyterlab $(LAB_FLAGS)
 
 refresh: setup
 	@"$(PY)" tools/refresh_notebooks.py $(NB)
