@@ -60,8 +60,8 @@ def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: b
     raise ValueError(f"unknown victim {method!r}: choose 'adsh' or 'dsdh'")
 
 
-ADSH_SETTINGS: dict[str, int | bool] = {"outer_epochs": 50, "inner_epochs": 3}
-DSDH_SETTINGS: dict[str, int | bool] = {"epochs": 20}
+ADSH_SETTINGS = {"sample_size": 10000, "outer_epochs": 50, "inner_epochs": 1, "batch_size": 128}
+DSDH_SETTINGS = {"epochs": 15}
 
 
 def fit_victim(victim: Victim, split: RetrievalSplit, train: ImageSet, progress: bool = True) -> Victim:

@@ -23,19 +23,19 @@ from pplkit.storage import save_json
 from pplkit.training import PPLConfig, train_ppl
 
 REGIMES: dict[str, dict] = {
-    "pilot": {},
+    "slow surrogate": {"surrogate_learning_rate": 1e-5},
     "fast surrogate": {"generator_learning_rate": 1e-4, "surrogate_learning_rate": 1e-3, "steps": 3000},
     "frozen surrogate": {"surrogate_learning_rate": 0.0},
-    "affinity 0.3": {"affinity": 0.3},
-    "affinity 0": {"affinity": 0.0},
-    "4 surrogates": {"code_lengths": (8, 8, 8, 8)},
-    "8 surrogates": {"code_lengths": (8,) * 8},
-    "4 surrogates, affinity 0.3": {"code_lengths": (8, 8, 8, 8), "affinity": 0.3},
-    "lengths 8 8 16 24": {"code_lengths": (8, 8, 16, 24)},
+    "frozen, affinity 0": {"surrogate_learning_rate": 0.0, "affinity": 0.0},
+    "frozen, affinity 0.3": {"surrogate_learning_rate": 0.0, "affinity": 0.3},
+    "frozen, 4 surrogates": {"surrogate_learning_rate": 0.0, "code_lengths": (8, 8, 8, 8)},
+    "frozen, 4 surrogates, affinity 0.3": {"surrogate_learning_rate": 0.0, "code_lengths": (8, 8, 8, 8), "affinity": 0.3},
+    "slow 3e-6, 2 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8)},
+    "slow 3e-6, 4 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8, 8, 8)},
     "alpha 10": {"alpha": 10.0},
     "matching 0": {"gamma": 0.0},
     "domain 0": {"alpha": 0.0},
-    "4 surrogates, clean 1, 1600 steps": {"code_lengths": (8, 8, 8, 8), "clean": 1.0, "steps": 1600},
+    "slow, 4 surrogates, clean 1, 1600 steps": {"code_lengths": (8, 8, 8, 8), "clean": 1.0, "steps": 1600},
 }
 
 

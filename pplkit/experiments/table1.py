@@ -14,11 +14,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
-from pplkit.data import RetrievalSplit, load
+from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import fit_victim, make_victim, once, parser, summary
+from pplkit.hashing import Victim
+from pplkit.hashing import load as load_victim
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, table1
 from pplkit.scenarios import evaluate_scenarios, protect_split
-from pplkit.storage import save_json
+from pplkit.storage import provenance, save_json, write_bytes
 from pplkit.training import PAPER, PPLConfig, PPLRun, train_ppl
 
 # Like with like: the paper's ADSH rows are compared with learned database codes, its DSDH rows with network codes (there are no
@@ -38,20 +40,41 @@ def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device
     return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True)
 
 
+def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, train: ImageSet, folder: Path, device: str,
+                   fast: bool, **key: object) -> Victim:
+    """A victim trained on `train`, from `folder` if it was trained before with the same settings and data."""
+    victim = make_victim(method, bits, seed, device, fast)
+    path = folder / f"{method}-{bits}.safetensors"
+    note = json.loads(json.dumps({"split": split.manifest, "run": None, **key}))
+    if path.exists():
+        stored = load_victim(path)
+        if stored.settings() != victim.settings() or stored.metadata | {"run": None} != note:
+            raise ValueError(f"{path} was trained with other settings or data: give another --work folder, or remove the file")
+        return stored
+    fit_victim(victim, split, train)
+    victim.save(path, **{**note, "run": provenance()})
+    return victim
+
+
 def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin: RetrievalSplit, seed: int, work: Path,
                device: str, key: dict, fast: bool) -> dict:
-    """Train and measure one victim: scenario -> mAP and intervals, for each protocol the method has."""
-    victim = make_victim(method, bits, seed, device, fast)
+    """Train and measure one victim: scenario -> mAP and intervals, for each protocol the method has.
 
+    Victims trained on clean images depend on no generator; they are kept one folder up, shared by all budgets.
+    """
     def measure() -> dict:
-        fit_victim(victim, split, (split if domain == "clean" else twin).train)
+        if domain == "clean":
+            folder = work.parent.parent / f"clean-{split.name}" / work.name
+            victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast)
+        else:
+            victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast,
+                                    generator=key["generator"])
         protocols = ("network", "learned") if victim.database_codes is not None else ("network",)
-        victim.save(work / f"{method}-{domain}-{bits}.safetensors", include_database=False, train_domain=domain,
-                    dataset=split.name)
         return {"codes": {protocol: summary(evaluate_scenarios(victim, split, twin, train_domain=domain, codes=protocol))
                           for protocol in protocols}}
 
-    return once(work / f"{method}-{domain}-{bits}.json", measure, {**key, "victim": victim.settings()})
+    settings = make_victim(method, bits, seed, device, fast).settings()
+    return once(work / f"{method}-{domain}-{bits}.json", measure, {**key, "victim": settings})
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
@@ -61,7 +84,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     config = configuration(dataset, seed, epsilon, fast)
     work = work / f"table1-{dataset}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
-    run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config))
+    run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest}
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
@@ -150,18 +173,18 @@ def main(arguments: list[str] | None = None) -> None:
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
     print(report(rows))
     if asked.ship:
-        ship(asked.work / f"table1-{asked.dataset}-{config.epsilon:g}" / f"seed{asked.seeds[0]}", asked.ship)
+        ship(asked.work, asked.dataset, config.epsilon, asked.seeds[0], asked.ship)
 
 
-def ship(work: Path, folder: Path) -> None:
-    """Copy a seed's generator and 16-bit victims, with a note of where they come from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ["generator.safetensors", *(f"{m}-{d}-16.safetensors" for m in METHODS for d in TRAIN_DOMAINS)]
-    for name in names:
-        (folder / name).write_bytes((work / name).read_bytes())
-    first = json.loads((work / f"{METHODS[0]}-clean-16.json").read_text())
-    save_json(folder / "made.json", {"command": "python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2 "
-                                     f"--ship {folder}", "files": names, **first["key"]["generator"], "run": first["run"]})
+def ship(work: Path, dataset: str, epsilon: float, seed: int, folder: Path) -> None:
+    """Copy a seed's generator and 16-bit victims (without database codes), with a note of where they come from."""
+    of_budget = work / f"table1-{dataset}-{epsilon:g}" / f"seed{seed}"
+    write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
+    sources = {"clean": work / f"clean-{dataset}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
+    for method in METHODS:
+        for domain, source in sources.items():
+            victim = load_victim(source / f"{method}-16.safetensors")
+            victim.save(folder / f"{method}-{domain}-16.safetensors", include_database=False, **victim.metadata)
 
 
 if __name__ == "__main__":
