@@ -13,7 +13,7 @@ SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,
 	$(if $(MIN_DISK_GIB),--min-disk-gib $(MIN_DISK_GIB))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick lab refresh clean distclean
+.PHONY: help setup run test test-quick lab refresh student clean distclean
 
 help:  ## this list
 	@echo "make run         execute every notebook, write them and their HTML to build/ (NB=\"08 09\" for some)"
@@ -21,6 +21,7 @@ help:  ## this list
 	@echo "make test-quick  lint and unit tests only"
 	@echo "make lab         open the course in JupyterLab"
 	@echo "make refresh     re-execute the notebooks in place and store clean outputs (NB=09 for one)"
+	@echo "make student     write the student edition and the instructor's answer key to build/"
 	@echo "make setup       only make the virtual environment $(VENV)"
 	@echo "make clean       remove build/ and caches"
 	@echo "make distclean   clean, and remove $(VENV)"
@@ -48,6 +49,9 @@ lab: setup
 
 refresh: setup
 	@"$(PY)" tools/refresh_notebooks.py $(NB)
+
+student: setup
+	@"$(PY)" tools/student_edition.py $(NB)
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
