@@ -174,7 +174,7 @@ def precision_at(
     skipped = _relevant_totals(relevant, empty).isnan()  # (Q,)
     found = torch.stack([_found(items, relevant, cut) / cut for cut in places])  # (len(k), Q)
     found = found.masked_fill(skipped, math.nan)
-    return found[0] if isinstance(k, Integral) else found
+    return found if isinstance(k, Sequence) else found[0]
 
 
 def recall_at(
@@ -195,7 +195,7 @@ def recall_at(
     items, relevant = distance_counts(*images)
     total = _relevant_totals(relevant, empty)  # (Q,)
     found = torch.stack([_found(items, relevant, cut) / total for cut in places])  # (len(k), Q)
-    return found[0] if isinstance(k, Integral) else found
+    return found if isinstance(k, Sequence) else found[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,10 +361,8 @@ def _relevant_totals(relevant: Tensor, empty: str) -> Tensor:
 
 
 def _check_places(places: int | Sequence[int], size: int, name: str) -> list[int]:
-    places = [places] if isinstance(places, Integral) else list(places)
+    places = list(places) if isinstance(places, Sequence) else [places]
     for k in places or [None]:
         if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= size:
-            raise ValueError(
-                f"{name} is {k!r}; expected a number of results from 1 to {size}, the database size"
-            )
+            raise ValueError(f"{name} is {k!r}; expected a number of results from 1 to {size}, the database size")
     return [int(k) for k in places]
