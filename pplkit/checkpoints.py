@@ -28,6 +28,8 @@ def store(path: str | Path, game: "Game", history: dict[str, list[float]]) -> No
     tensors: dict[str, Tensor] = {"random": game.random.get_state()}
     for name, network in _networks(game).items():
         tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    for i, state in enumerate(game.fresh if game.config.refresh_every else []):
+        tensors |= {f"fresh{i}/{key}": value for key, value in state.items()}
     for name, optimiser in game.optimisers.items():
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{name}/{index}/{key}": value for key, value in state.items() if value is not None}
@@ -51,6 +53,9 @@ def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
     game.random.set_state(tensors["random"])
     for name, network in _networks(game).items():
         network.load_state_dict({key: tensors[f"{name}/{key}"] for key in network.state_dict()})
+    if "fresh0/code.weight" in tensors:
+        game.fresh = [{key: tensors[f"fresh{i}/{key}"] for key in network.state_dict()}
+                      for i, network in enumerate(game.surrogates)]
     for name, optimiser in game.optimisers.items():
         state: dict[int, dict[str, Tensor]] = {}
         prefix = f"optimiser/{name}/"

@@ -1,5 +1,6 @@
 """Algorithm 1: the two-player game between generator G and surrogate F, trained as one minimisation (eq. 14)."""
 
+import copy
 import dataclasses
 import math
 import warnings
@@ -54,6 +55,8 @@ class PPLConfig:
         batch_size: images per step.
         optimiser: "adam" or "sgd" (momentum 0.9), for both players.
         generator_learning_rate, surrogate_learning_rate: 0 freezes that player.
+        refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several surrogates in
+            turn. The generator then keeps meeting surrogates that know clean images, at every stage of their adaptation.
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
         seed: of weights and batches.
         autocast: bfloat16; None: where the processor is faster with it.
@@ -83,6 +86,7 @@ class PPLConfig:
     optimiser: str = "adam"
     generator_learning_rate: float = 1e-3
     surrogate_learning_rate: float = 1e-5
+    refresh_every: int = 0
     generator_average: float = 0.0
     seed: int = 0
     autocast: bool | None = None
@@ -95,7 +99,8 @@ class PPLConfig:
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
-        for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "checkpoint_every": 1}.items():
+        for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "refresh_every": 0,
+                            "checkpoint_every": 1}.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
@@ -189,6 +194,7 @@ class Game:
         self.surrogates = [
             build(bits, config.backbone, channels, size, config.seed + i).to(device, memory_format=torch.channels_last).train()
             for i, bits in enumerate(config.code_lengths)]
+        self.fresh: list[dict[str, Tensor]] = []
         self.random = torch.Generator().manual_seed(config.seed)
         self.privacy = [losses.PrivacyLoss(config.alpha, config.beta, config.gamma, KERNELS[config.kernel](bits),
                                            reduction=config.reduction, scaled=config.scaled)
@@ -271,6 +277,26 @@ class Game:
         record["perturbation"] = (z.detach() - images).abs().mean()
         return record
 
+    def remember(self) -> None:
+        """Keep the surrogates' present weights (after the warm-up) as what `refresh` goes back to."""
+        self.fresh = [copy.deepcopy(network.state_dict()) for network in self.surrogates]
+
+    def round(self, step: int) -> dict[str, Tensor]:
+        """Game step number `step` (0, 1, …) of a run: `step` with the refreshes that are due."""
+        if step == 0:
+            self.remember()
+        self.refresh(step)
+        return self.step()
+
+    def refresh(self, step: int) -> None:
+        """Before game step `step` (0, 1, …): put those surrogates back whose turn it is, and forget their momentum."""
+        every, players = self.config.refresh_every, len(self.surrogates)
+        for i, network in enumerate(self.surrogates):
+            if every and step and (step + i * every // players) % every == 0:
+                network.load_state_dict(self.fresh[i])
+                for weight in network.parameters():
+                    self.optimisers["surrogate"].state.pop(weight, None)
+
     def step(self) -> dict[str, Tensor]:
         """One round of the game on a new batch: both players step at once. Returns the entries of `history`."""
         self.optimisers["generator"].zero_grad(set_to_none=True)
@@ -335,8 +361,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             until = min(config.warmup_steps if warming else total,
                         (done // config.checkpoint_every + 1) * config.checkpoint_every)
             records = []
-            for _ in range(done, until):
-                records.append(game.warm_up() if warming else game.step())
+            for step in range(done, until):
+                records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
                 bar.update()
             _append(history, records, done - config.warmup_steps)
             done = until
