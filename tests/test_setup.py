@@ -129,8 +129,9 @@ class TestMessages:
         setup.check_python((3, 11, 0), "python3", [])
 
     def test_newer_pythons_are_found_newest_first(self, tmp_path: Path):
-        for name in ("python3.9", "python3.11", "python3.13", "python3"):
-            (tmp_path / name).touch(mode=0o755)
+        for name, status in (("python3.9", 0), ("python3.11", 0), ("python3.12", 1), ("python3.13", 0)):
+            (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+            (tmp_path / name).chmod(0o755)
         assert setup.newer_pythons(f"{os.pathsep}{tmp_path}") == ["python3.13", "python3.11"]
 
     def test_venv_module_missing(self):

@@ -55,12 +55,25 @@ def check_python(version, executable, found):
 
 
 def newer_pythons(path, minors=range(20, 10, -1)):
-    """Names python3.MINOR of new enough interpreters in the folders of `path`, newest first."""
+    """Names python3.MINOR of new enough, working interpreters in the folders of `path`, newest first."""
     names = ["python3.%d" % minor for minor in minors if (3, minor) >= OLDEST_PYTHON]
-    folders = [folder for folder in path.split(os.pathsep) if folder]
-    return [
-        name for name in names if any(os.access(os.path.join(folder, name), os.X_OK) for folder in folders)
-    ]
+    working = []
+    for name in names:
+        places = [os.path.join(folder, name) for folder in path.split(os.pathsep) if folder]
+        first = [place for place in places if os.access(place, os.X_OK)][:1]
+        # A version manager's stand-in exists for versions that are not active, and then fails.
+        if first and starts(first[0]):
+            working.append(name)
+    return working
+
+
+def starts(interpreter):
+    """Whether the interpreter runs at all."""
+    with open(os.devnull, "wb") as nowhere:
+        try:
+            return subprocess.call([interpreter, "-c", ""], stdout=nowhere, stderr=nowhere) == 0
+        except OSError:
+            return False
 
 
 def check_venv_module(missing, version):
