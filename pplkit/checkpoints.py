@@ -62,6 +62,8 @@ def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
         for key, value in tensors.items():
             if key.startswith(prefix):
                 index, entry = key.removeprefix(prefix).split("/")
-                state.setdefault(int(index), {})[entry] = value
+                weight = optimiser.param_groups[0]["params"][int(index)]
+                # moments must lie in memory as their weight does (channels_last), or a fused step mixes them up
+                state.setdefault(int(index), {})[entry] = torch.empty_like(weight).copy_(value) if value.ndim else value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return json.loads(header["history"])

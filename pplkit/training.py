@@ -55,8 +55,9 @@ class PPLConfig:
         batch_size: images per step.
         optimiser: "adam" or "sgd" (momentum 0.9), for both players.
         generator_learning_rate, surrogate_learning_rate: 0 freezes that player.
-        refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several surrogates in
-            turn. The generator then keeps meeting surrogates that know clean images, at every stage of their adaptation.
+        refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
+            surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
+            their adaptation.
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
         seed: of weights and batches.
         autocast: bfloat16; None: where the processor is faster with it.
