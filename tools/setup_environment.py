@@ -314,7 +314,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
-        check_python(sys.version_info, sys.executable, newer_pythons(os.environ.get("PATH", "")))
+        old = sys.version_info[:2] < OLDEST_PYTHON
+        found = newer_pythons(os.environ.get("PATH", "")) if old else []
+        check_python(sys.version_info, sys.executable, found)
         venv = os.path.join(root, os.path.expanduser(options.venv))
         if set_up(root, venv, options.chosen, options.min_disk_gib):
             print("Environment ready: %s" % venv)
