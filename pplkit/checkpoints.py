@@ -59,10 +59,11 @@ def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
     for name, optimiser in game.optimisers.items():
         state: dict[int, dict[str, Tensor]] = {}
         prefix = f"optimiser/{name}/"
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
         for key, value in tensors.items():
             if key.startswith(prefix):
                 index, entry = key.removeprefix(prefix).split("/")
-                weight = optimiser.param_groups[0]["params"][int(index)]
+                weight = weights[int(index)]
                 # moments must lie in memory as their weight does (channels_last), or a fused step mixes them up
                 state.setdefault(int(index), {})[entry] = torch.empty_like(weight).copy_(value) if value.ndim else value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

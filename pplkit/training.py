@@ -54,7 +54,8 @@ class PPLConfig:
         steps: of the game.
         batch_size: images per step.
         optimiser: "adam" or "sgd" (momentum 0.9), for both players.
-        generator_learning_rate, surrogate_learning_rate: 0 freezes that player.
+        generator_learning_rate: 0 freezes the generator.
+        surrogate_learning_rate: one for all surrogates, or a tuple of one each; 0 freezes a surrogate.
         refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
             surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
             their adaptation.
@@ -86,7 +87,7 @@ class PPLConfig:
     batch_size: int = 128
     optimiser: str = "adam"
     generator_learning_rate: float = 1e-3
-    surrogate_learning_rate: float = 1e-5
+    surrogate_learning_rate: float | tuple[float, ...] = 1e-5
     refresh_every: int = 0
     generator_average: float = 0.0
     seed: int = 0
@@ -106,13 +107,23 @@ class PPLConfig:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         for name in ("alpha", "beta", "gamma", "affinity", "clean", "reverse_scale", "warmup_learning_rate",
-                     "generator_learning_rate", "surrogate_learning_rate"):
+                     "generator_learning_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
+        rates = self.surrogate_learning_rates
+        if len(rates) != len(self.code_lengths) or any(not 0 <= rate < math.inf for rate in rates):
+            raise ValueError(f"surrogate_learning_rate must be one finite number of at least 0, or {len(self.code_lengths)} of "
+                             f"them (one per surrogate), got {self.surrogate_learning_rate!r}")
         if not 0 <= self.generator_average < 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
         if not self.code_lengths or any(isinstance(b, bool) or not isinstance(b, int) or b < 1 for b in self.code_lengths):
             raise ValueError(f"code_lengths must be whole numbers of at least 1, got {self.code_lengths!r}")
+
+    @property
+    def surrogate_learning_rates(self) -> tuple[float, ...]:
+        """One learning rate per surrogate."""
+        rate = self.surrogate_learning_rate
+        return rate if isinstance(rate, tuple) else (rate,) * len(self.code_lengths)
 
     @classmethod
     def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
@@ -203,14 +214,16 @@ class Game:
         weights = [p for network in self.surrogates for p in network.parameters()]
         self.optimisers = {
             "warmup": torch.optim.Adam(weights, config.warmup_learning_rate, fused=True),
-            "generator": self._optimiser(list(self.generator.parameters()), config.generator_learning_rate),
-            "surrogate": self._optimiser(weights, config.surrogate_learning_rate),
+            "generator": self._optimiser([self.generator], [config.generator_learning_rate]),
+            "surrogate": self._optimiser(self.surrogates, config.surrogate_learning_rates),
         }
 
-    def _optimiser(self, weights: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    def _optimiser(self, networks: Sequence[torch.nn.Module], learning_rates: Sequence[float]) -> torch.optim.Optimizer:
+        groups = [{"params": list(network.parameters()), "lr": rate}
+                  for network, rate in zip(networks, learning_rates, strict=True)]
         if self.config.optimiser == "adam":
-            return torch.optim.Adam(weights, learning_rate, fused=True)
-        return torch.optim.SGD(weights, learning_rate, momentum=0.9, fused=True)
+            return torch.optim.Adam(groups, fused=True)
+        return torch.optim.SGD(groups, momentum=0.9, fused=True)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """A mini-batch drawn without replacement: clean images (B, C, H, W) float, S (B, B)."""
@@ -254,7 +267,7 @@ class Game:
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
-        for network, privacy in zip(self.surrogates, self.privacy, strict=True):
+        for network, privacy, rate in zip(self.surrogates, self.privacy, config.surrogate_learning_rates, strict=True):
             with devices.autocast(images.device, config.autocast):
                 outputs = network(images), network(z)  # (B, c) twice
             clean, protected = (codes.detach().float().requires_grad_() for codes in outputs)
@@ -267,7 +280,7 @@ class Game:
             c_clean, = torch.autograd.grad(config.clean * terms["clean"], clean)
             cotangent = o_protected - config.reverse_scale * p_protected  # at F(z), for the generator
             z_gradient += torch.autograd.grad(outputs[1], z, cotangent.to(outputs[1].dtype), retain_graph=True)[0] / players
-            if config.surrogate_learning_rate > 0:
+            if rate > 0:
                 own = p_protected + o_protected if config.surrogate_objective == "both" else p_protected
                 torch.autograd.backward(outputs, [(p_clean + c_clean).to(outputs[0].dtype), own.to(outputs[1].dtype)],
                                         inputs=list(network.parameters()))
@@ -412,7 +425,7 @@ def _notice_collapse(history: dict[str, list[float]], config: PPLConfig, step: i
         cures.append("similarity='balanced'")
     if config.warmup_steps < 500:
         cures.append("warmup_steps=1500")
-    if config.surrogate_learning_rate > 1e-4:
+    if max(config.surrogate_learning_rates) > 1e-4:
         cures.append("surrogate_learning_rate=1e-5")
     if config.reduction == "sum":
         cures.append("reduction='mean'")

@@ -34,6 +34,8 @@ REGIMES: dict[str, dict] = {
     "refresh 400, 4 surrogates": {"surrogate_learning_rate": 1e-5, "code_lengths": (8, 8, 8, 8), "refresh_every": 400},
     "refresh 400 at 3e-5, 4 surrogates": {"surrogate_learning_rate": 3e-5, "code_lengths": (8, 8, 8, 8),
                                           "refresh_every": 400},
+    "slow, domain 0": {"surrogate_learning_rate": 1e-5, "alpha": 0.0},
+    "frozen and 1e-4": {"surrogate_learning_rate": (0.0, 1e-4), "code_lengths": (8, 8)},
     "slow 3e-6, 2 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8)},
     "slow 3e-6, 4 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8, 8, 8)},
     "alpha 10": {"alpha": 10.0},
