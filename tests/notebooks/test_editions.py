@@ -30,7 +30,7 @@ def setting(notebook: nbformat.NotebookNode) -> list[str]:
     """Sources of the cells that an exercise may build on: imports and parameters."""
     numbered = [cell for _, cell in rules.code_cells(notebook)]
     imports = next(cell for cell in numbered if not rules.tags(cell) & {"install", "parameters"})
-    return [imports.source] + [cell.source for cell in numbered if "parameters" in rules.tags(cell)]
+    return [cell.source for cell in numbered if cell is imports or "parameters" in rules.tags(cell)]
 
 
 def attempt(notebook: nbformat.NotebookNode, exercise: editions.Exercise, solution: str) -> str:
