@@ -11,7 +11,7 @@ from torch import Tensor
 from pplkit.storage import read_tensors, save_tensors
 
 if TYPE_CHECKING:
-    from pplkit.training import Game
+    from pplkit.game import Game
 
 
 def _networks(game: "Game") -> dict[str, torch.nn.Module]:

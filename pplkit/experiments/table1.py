@@ -21,7 +21,8 @@ from pplkit.hashing import load as load_victim
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, table1
 from pplkit.scenarios import evaluate_scenarios, protect_split
 from pplkit.storage import provenance, save_json, write_bytes
-from pplkit.training import PAPER, PPLConfig, PPLRun, train_ppl
+from pplkit.game import PAPER, PPLConfig
+from pplkit.training import PPLRun, train_ppl
 
 # Like with like: the paper's ADSH rows are compared with learned database codes, its DSDH rows with network codes (there are no
 # others). See the note on protocols in pplkit/scenarios.py.

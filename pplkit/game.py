@@ -1,0 +1,289 @@
+"""The two players and one round of their game: configuration, state, gradients (eqs. 12–14)."""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pplkit import budget, losses
+from pplkit import device as devices
+from pplkit.generator import PerturbationGenerator
+from pplkit.hashing.network import HashingNetwork, build
+
+PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
+TERMS = ("affinity", "domain", "similarity", "matching", "clean")
+SERIES = (*TERMS, "generator_gradient", "surrogate_gradient", "perturbation", "magnitude", "spread")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPLConfig:
+    """Settings of `train_ppl`. The defaults are the best regime measured on validation data; `paper` is the printed one.
+
+    Args:
+        code_lengths: bits of each surrogate; several surrogates share the generator, their losses are averaged.
+        backbone: of the surrogates, a name for `pplkit.backbones.create`.
+        widths: of the generator; None: the paper's for the image's channels.
+        epsilon, norm: the budget, see `pplkit.budget`.
+        alpha, beta, gamma: weights of domain, similarity and matching loss in J_p, eq. (11).
+        affinity: weight of J_o; 1 in the paper.
+        clean: weight of a clean-pair loss mean((x_i·x_j/c − S_ij)²) on the surrogate's side only; 0 in the paper. It keeps
+            the surrogate from forgetting clean images in long games.
+        reverse_scale: λ of the gradient reversal, eq. (13).
+        similarity: "balanced" (dissimilar pairs −r) or "literal" (−1) S in the pair losses.
+        kernel: of D_s: "multi_gaussian", "gaussian" (bandwidth = code length) or "linear".
+        reduction: "mean" or "sum" over pairs and images.
+        scaled: residual z·z/c − S (True) or z·z − cS (False).
+        surrogate_objective: "both", eqs. (12) and (14): J_o + J_p; or "privacy", Algorithm 1: J_p only.
+        warmup_steps, warmup_learning_rate: the surrogates are first trained on clean pairs (Adam); 0 steps: random start.
+        steps: of the game.
+        batch_size: images per step.
+        optimiser: "adam" or "sgd" (momentum 0.9), for both players.
+        generator_learning_rate: 0 freezes the generator.
+        surrogate_learning_rate: one for all surrogates, or a tuple of one each; 0 freezes a surrogate.
+        refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
+            surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
+            their adaptation.
+        generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
+        seed: of weights and batches.
+        autocast: bfloat16; None: where the processor is faster with it.
+        checkpoint_every: steps between checkpoints (and between looks at the losses for NaN and collapse).
+    """
+
+    code_lengths: tuple[int, ...] = (8,)
+    backbone: str = "two_conv"
+    widths: tuple[int, ...] | None = None
+    epsilon: float = 0.3
+    norm: str = "inf"
+    alpha: float = 1.0
+    beta: float = 10.0
+    gamma: float = 1.0
+    affinity: float = 1.0
+    clean: float = 0.0
+    reverse_scale: float = 1.0
+    similarity: str = "balanced"
+    kernel: str = "multi_gaussian"
+    reduction: str = "mean"
+    scaled: bool = True
+    surrogate_objective: str = "both"
+    warmup_steps: int = 1500
+    warmup_learning_rate: float = 1e-3
+    steps: int = 800
+    batch_size: int = 128
+    optimiser: str = "adam"
+    generator_learning_rate: float = 1e-3
+    surrogate_learning_rate: float | tuple[float, ...] = 1e-5
+    refresh_every: int = 0
+    generator_average: float = 0.0
+    seed: int = 0
+    autocast: bool | None = None
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        budget.format_epsilon(self.epsilon)
+        choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"), "kernel": tuple(KERNELS),
+                   "reduction": ("mean", "sum"), "surrogate_objective": ("both", "privacy"), "optimiser": ("adam", "sgd")}
+        for name, accepted in choices.items():
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
+        for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "refresh_every": 0,
+                            "checkpoint_every": 1}.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        for name in ("alpha", "beta", "gamma", "affinity", "clean", "reverse_scale", "warmup_learning_rate",
+                     "generator_learning_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
+        rates = self.surrogate_learning_rates
+        if len(rates) != len(self.code_lengths) or any(not 0 <= rate < math.inf for rate in rates):
+            raise ValueError(f"surrogate_learning_rate must be one finite number of at least 0, or {len(self.code_lengths)} of "
+                             f"them (one per surrogate), got {self.surrogate_learning_rate!r}")
+        if not 0 <= self.generator_average < 1:
+            raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
+        if not self.code_lengths or any(isinstance(b, bool) or not isinstance(b, int) or b < 1 for b in self.code_lengths):
+            raise ValueError(f"code_lengths must be whole numbers of at least 1, got {self.code_lengths!r}")
+
+    @property
+    def surrogate_learning_rates(self) -> tuple[float, ...]:
+        """One learning rate per surrogate."""
+        rate = self.surrogate_learning_rate
+        return rate if isinstance(rate, tuple) else (rate,) * len(self.code_lengths)
+
+    @classmethod
+    def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
+        """The settings as the paper prints them: random start, literal S, Frobenius sums, SGD with 1e-4 (G) and 1e-3 (F).
+
+        Args:
+            dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size, iterations).
+            changes: fields to replace.
+
+        Raises:
+            ValueError: the paper has no such data set.
+        """
+        if dataset not in PAPER:
+            raise ValueError(f"the paper has no settings for {dataset!r}: choose one of {sorted(PAPER)}")
+        epsilon, batch_size, steps = PAPER[dataset]
+        printed = cls(epsilon=epsilon, batch_size=batch_size, steps=steps, warmup_steps=0, similarity="literal",
+                      reduction="sum", optimiser="sgd", generator_learning_rate=1e-4, surrogate_learning_rate=1e-3)
+        return dataclasses.replace(printed, **changes)
+
+
+KERNELS: dict[str, Callable[[int], losses.Kernel]] = {
+    "multi_gaussian": lambda bits: losses.multi_gaussian_kernel(),
+    "gaussian": lambda bits: losses.gaussian_kernel(float(bits)),
+    "linear": lambda bits: losses.linear_kernel,
+}
+
+
+@dataclass
+class Game:
+    """The state of a run: both players, their optimisers, the random state. `step` plays one round of eq. (14)."""
+
+    config: PPLConfig
+    images: Tensor  # uint8 (N, C, H, W) on the device
+    labels: Tensor  # (N,) on the device
+    generator: PerturbationGenerator = field(init=False)
+    average: PerturbationGenerator | None = field(init=False, default=None)
+    surrogates: list[HashingNetwork] = field(init=False)
+
+    def __post_init__(self) -> None:
+        config, device = self.config, self.images.device
+        channels, size = self.images.shape[1], self.images.shape[-1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.generator = PerturbationGenerator(channels, config.widths)
+        self.generator.to(device, memory_format=torch.channels_last).train()
+        if config.generator_average:
+            self.average = PerturbationGenerator(channels, config.widths).to(device, memory_format=torch.channels_last)
+            self.average.load_state_dict(self.generator.state_dict())
+        self.surrogates = [
+            build(bits, config.backbone, channels, size, config.seed + i).to(device, memory_format=torch.channels_last).train()
+            for i, bits in enumerate(config.code_lengths)]
+        self.fresh: list[dict[str, Tensor]] = []
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.privacy = [losses.PrivacyLoss(config.alpha, config.beta, config.gamma, KERNELS[config.kernel](bits),
+                                           reduction=config.reduction, scaled=config.scaled)
+                        for bits in config.code_lengths]
+        weights = [p for network in self.surrogates for p in network.parameters()]
+        self.optimisers = {
+            "warmup": torch.optim.Adam(weights, config.warmup_learning_rate, fused=True),
+            "generator": self._optimiser([self.generator], [config.generator_learning_rate]),
+            "surrogate": self._optimiser(self.surrogates, config.surrogate_learning_rates),
+        }
+
+    def _optimiser(self, networks: Sequence[torch.nn.Module], learning_rates: Sequence[float]) -> torch.optim.Optimizer:
+        groups = [{"params": list(network.parameters()), "lr": rate}
+                  for network, rate in zip(networks, learning_rates, strict=True)]
+        if self.config.optimiser == "adam":
+            return torch.optim.Adam(groups, fused=True)
+        return torch.optim.SGD(groups, momentum=0.9, fused=True)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """A mini-batch drawn without replacement: clean images (B, C, H, W) float, S (B, B)."""
+        size = min(self.config.batch_size, len(self.images))
+        index = torch.randperm(len(self.images), generator=self.random)[:size].to(self.images.device)
+        images = budget.to_float(self.images[index]).contiguous(memory_format=torch.channels_last)
+        return images, losses.similarity_matrix(self.labels[index], balanced=self.config.similarity == "balanced")
+
+    def warm_up(self) -> dict[str, Tensor]:
+        """One step of the surrogates alone, on clean pairs: mean((x_i·x_j / c − S_ij)²)."""
+        images, similarity = self.batch()
+        total = torch.zeros((), device=images.device)
+        for network in self.surrogates:
+            with devices.autocast(images.device, self.config.autocast):
+                codes = network(images)  # (B, c)
+            total = total + losses.affinity_loss(codes.float(), similarity)
+        optimiser = self.optimisers["warmup"]
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        return {"warmup": total.detach() / len(self.surrogates)}
+
+    def gradients(self, images: Tensor, similarity: Tensor) -> dict[str, Tensor]:
+        """Fill both players' `.grad` for one batch: F with ∇(J_o + J_p), G with ∇(J_o − λ J_p).
+
+        Same gradients as one backward pass through two copies of F(z), the one for J_p behind a gradient reversal layer;
+        but F sees z once: the activations are shared, only the cotangents at its output differ.
+
+        Args:
+            images: clean, float (B, C, H, W).
+            similarity: S, float (B, B).
+
+        Returns:
+            unweighted loss terms and monitors, scalars, averaged over the surrogates.
+        """
+        config = self.config
+        players = len(self.surrogates)
+        with devices.autocast(images.device, config.autocast):
+            pattern = self.generator(images)  # (B, C, H, W)
+        adversarial = budget.adversarial(images, pattern.float(), config.epsilon, config.norm)
+        z = adversarial.detach().requires_grad_()
+        z_gradient = torch.zeros_like(z)
+        record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
+        for network, privacy, rate in zip(self.surrogates, self.privacy, config.surrogate_learning_rates, strict=True):
+            with devices.autocast(images.device, config.autocast):
+                outputs = network(images), network(z)  # (B, c) twice
+            clean, protected = (codes.detach().float().requires_grad_() for codes in outputs)
+            terms = privacy.terms(clean, protected, similarity)
+            j_p = config.alpha * terms["domain"] + config.beta * terms["similarity"] + config.gamma * terms["matching"]
+            terms["affinity"] = losses.affinity_loss(protected, similarity, reduction=config.reduction, scaled=config.scaled)
+            terms["clean"] = losses.affinity_loss(clean, similarity, reduction=config.reduction, scaled=config.scaled)
+            p_clean, p_protected = torch.autograd.grad(j_p, (clean, protected))
+            o_protected, = torch.autograd.grad(config.affinity * terms["affinity"], protected)
+            c_clean, = torch.autograd.grad(config.clean * terms["clean"], clean)
+            cotangent = o_protected - config.reverse_scale * p_protected  # at F(z), for the generator
+            z_gradient += torch.autograd.grad(outputs[1], z, cotangent.to(outputs[1].dtype), retain_graph=True)[0] / players
+            if rate > 0:
+                own = p_protected + o_protected if config.surrogate_objective == "both" else p_protected
+                torch.autograd.backward(outputs, [(p_clean + c_clean).to(outputs[0].dtype), own.to(outputs[1].dtype)],
+                                        inputs=list(network.parameters()))
+            monitors = {"magnitude": clean.detach().abs().mean(), "spread": clean.detach().std(0).mean()}
+            for name, value in {**terms, **monitors}.items():
+                record[name] = record[name] + value.detach() / players
+        adversarial.backward(z_gradient)
+        record["perturbation"] = (z.detach() - images).abs().mean()
+        return record
+
+    def remember(self) -> None:
+        """Keep the surrogates' present weights (after the warm-up) as what `refresh` goes back to."""
+        self.fresh = [copy.deepcopy(network.state_dict()) for network in self.surrogates]
+
+    def round(self, step: int) -> dict[str, Tensor]:
+        """Game step number `step` (0, 1, …) of a run: `step` with the refreshes that are due."""
+        if step == 0:
+            self.remember()
+        self.refresh(step)
+        return self.step()
+
+    def refresh(self, step: int) -> None:
+        """Before game step `step` (0, 1, …): put those surrogates back whose turn it is, and forget their momentum."""
+        every, players = self.config.refresh_every, len(self.surrogates)
+        for i, network in enumerate(self.surrogates):
+            if every and step and (step + i * every // players) % every == 0:
+                network.load_state_dict(self.fresh[i])
+                for weight in network.parameters():
+                    self.optimisers["surrogate"].state.pop(weight, None)
+
+    def step(self) -> dict[str, Tensor]:
+        """One round of the game on a new batch: both players step at once. Returns the entries of `history`."""
+        self.optimisers["generator"].zero_grad(set_to_none=True)
+        self.optimisers["surrogate"].zero_grad(set_to_none=True)
+        record = self.gradients(*self.batch())
+        for name, player in {"generator": [self.generator], "surrogate": self.surrogates}.items():
+            record[f"{name}_gradient"] = _gradient_norm([p for network in player for p in network.parameters()],
+                                                        record["perturbation"])
+            self.optimisers[name].step()
+        if self.average is not None:
+            decay = self.config.generator_average
+            for mean, value in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
+                mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
+        return record
+
+
+def _gradient_norm(weights: Sequence[Tensor], like: Tensor) -> Tensor:
+    gradients = [p.grad for p in weights if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros_like(like)
