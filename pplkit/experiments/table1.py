@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import fit_victim, make_victim, once, parser, summary
+from pplkit.game import PAPER, PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, table1
 from pplkit.scenarios import evaluate_scenarios, protect_split
 from pplkit.storage import provenance, save_json, write_bytes
-from pplkit.game import PAPER, PPLConfig
 from pplkit.training import PPLRun, train_ppl
 
 # Like with like: the paper's ADSH rows are compared with learned database codes, its DSDH rows with network codes (there are no
