@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-from safetensors import safe_open
-
 from pplkit.hashing.adsh import ADSH
 from pplkit.hashing.dpsh import DPSH
 from pplkit.hashing.dsdh import DSDH
 from pplkit.hashing.dsh import DSH
 from pplkit.hashing.network import HashingNetwork, sign
 from pplkit.hashing.victim import Victim
+from pplkit.storage import read_tensors
 
 __all__ = ["ADSH", "DPSH", "DSDH", "DSH", "HashingNetwork", "Victim", "load", "sign"]
 
@@ -25,8 +24,7 @@ def load(path: str | Path) -> Victim:
     methods = {method.__name__: method for method in (ADSH, DPSH, DSDH, DSH)}
     if not Path(path).is_file():
         raise FileNotFoundError(f"no victim checkpoint at {path}; `python -m pplkit.experiments.table1` trains them")
-    with safe_open(path, "pt") as file:
-        header = json.loads((file.metadata() or {}).get("victim", "{}"))
+    header = json.loads(read_tensors(path)[1].get("victim", "{}"))
     if header.get("method") not in methods:
         raise ValueError(f"{path} is not the checkpoint of a known victim {sorted(methods)}: found {header.get('method')!r}")
     return methods[header["method"]].load(path)

@@ -32,6 +32,10 @@ class ADSH(Victim):
     outer_epochs: int = field(default=15, kw_only=True)
     inner_epochs: int = field(default=2, kw_only=True)
 
+    @property
+    def _epochs(self) -> int:
+        return self.outer_epochs * self.inner_epochs
+
     def fit(self, images: Tensor, labels: Tensor, *, database_labels: Tensor | None = None,
             train_index: Tensor | None = None, progress: bool = True) -> "ADSH":
         """Train the network on images, and learn codes V for a labelled database that contains them.
@@ -79,10 +83,8 @@ class ADSH(Victim):
                 rows = train_index[index]  # (b,)
                 outputs[slot[index]] = u.detach()  # noqa: B023  the closure lives for this round only
                 group = groups.index[rows]  # (b,)
-                # Σ_j (u·v_j − c S_ij)² = u VᵀV uᵀ − 2c u·Σ_j S_ij v_j + c² Σ_j S_ij²
-                pairs = ((u @ gram) * u).sum(1) - 2 * self.bits * (u * targets[group]).sum(1) + constant[group]  # noqa: B023
-                near = (codes[rows] - u).square().sum(1)  # noqa: B023  (b,)
-                return (pairs + self.gamma * near).sum() / (n * len(index))
+                total = asymmetric_loss(u, codes[rows], gram, targets[group], constant[group], self.gamma)  # noqa: B023
+                return total / (n * len(index))
 
             for _ in range(self.inner_epochs):
                 order = drawn[self._permutation(m).to(images.device)]
@@ -123,6 +125,30 @@ class LabelGroups:
         sums = torch.zeros(len(self.counts), outputs.shape[1], device=outputs.device)
         sums.index_add_(0, self.index[omega], outputs)  # (K, c)
         return (similarity.T @ sums)[self.index]
+
+
+def asymmetric_loss(relaxed_codes: Tensor, learned: Tensor, gram: Tensor, targets: Tensor, constants: Tensor,
+                    gamma: float) -> Tensor:
+    """Σ_i [Σ_j (u_i·v_j − c S_ij)² + γ ‖v_i − u_i‖²] over a batch, without the (b, n) matrix of pairs:
+
+        Σ_j (u_i·v_j − c S_ij)² = u_i VᵀV u_iᵀ − 2c u_i·Σ_j S_ij v_j + c² Σ_j S_ij².
+
+    Args:
+        relaxed_codes: u, float (b, c), with gradient.
+        learned: the batch's own rows of V, float (b, c).
+        gram: VᵀV, float (c, c).
+        targets: Σ_j S_ij v_j, float (b, c).
+        constants: c² Σ_j S_ij², float (b,).
+        gamma: γ ≥ 0.
+
+    Returns:
+        scalar.
+    """
+    c = relaxed_codes.shape[1]
+    linear = 2 * c * (relaxed_codes * targets).sum(1)  # (b,)
+    pairs = ((relaxed_codes @ gram) * relaxed_codes).sum(1) - linear + constants  # (b,)
+    near = (learned - relaxed_codes).square().sum(1)  # (b,)
+    return (pairs + gamma * near).sum()
 
 
 def update_codes(codes: Tensor, outputs: Tensor, similarity_outputs: Tensor, omega: Tensor, gamma: float) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from pplkit.hashing.network import sign
@@ -29,6 +30,7 @@ class _PairwiseLikelihood(torch.autograd.Function):
         ctx.save_for_backward(output[1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, value: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         return value[:, None] * ctx.saved_tensors[0], None, None, None
 
@@ -70,13 +72,14 @@ class DPSH(Victim):
     """min Σ_ij w_ij [softplus(θ_ij) − s_ij θ_ij] + η Σ_i ‖u_i − sign(u_i)‖². See `Victim` for the shared arguments.
 
     Args:
-        eta: η, weight of the quantisation error.
+        eta: η, weight of the quantisation error. The original's 10 goes with w = 1; balanced weights make the pair term about
+            five times smaller with ten classes, and with 10 a small training set then collapses to one code.
         balanced: weigh dissimilar pairs with r = #similar / #dissimilar (as HashNet, Cao et al. 2017). The original has w = 1
             and starts from a pretrained network; from random weights and ten classes that gives every image the same code.
         epochs: passes over the training images.
     """
 
-    eta: float = field(default=10.0, kw_only=True)
+    eta: float = field(default=1.0, kw_only=True)
     balanced: bool = field(default=True, kw_only=True)
     epochs: int = field(default=30, kw_only=True)
 

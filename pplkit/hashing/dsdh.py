@@ -56,6 +56,26 @@ def update_codes(codes: Tensor, targets: Tensor, classifier: Tensor, outputs: Te
     return codes
 
 
+def network_loss(relaxed_codes: Tensor, buffer: Tensor, similar: Tensor, codes: Tensor, eta: float) -> Tensor:
+    """What the network minimises: gradient Σ_j (σ(θ_ij) − s_ij) u_j + 2η (u_i − b_i) at row i, that of the symmetric objective.
+
+    2 Σ_ij [softplus(θ_ij) − s_ij θ_ij] + η Σ_i ‖u_i − b_i‖²: the factor 2 stands for the other side of each pair, since the
+    buffer is constant.
+
+    Args:
+        relaxed_codes: u_i, float (b, c), with gradient.
+        buffer: u_j, float (n, c), the latest output for every training image, constant.
+        similar: s, float (b, n) in {0, 1}.
+        codes: b_i, float (b, c) in {−1, +1}.
+        eta: η ≥ 0.
+
+    Returns:
+        scalar.
+    """
+    pairs = 2 * pairwise_likelihood(relaxed_codes, buffer, similar)  # (b,)
+    return (pairs + eta * (relaxed_codes - codes).square().sum(1)).sum()
+
+
 @dataclass(eq=False)
 class DSDH(Victim):
     """DSDH victim; see `Victim` for the shared arguments. Once per epoch W, then B are solved for with the current U.
@@ -78,18 +98,18 @@ class DSDH(Victim):
         super().__post_init__()
         if not self.mu > 0:
             raise ValueError(f"mu must be positive, got {self.mu!r}; without a classification term use DPSH")
+        if not self.nu > 0:
+            raise ValueError(f"nu must be positive, got {self.nu!r}; without it W need not be unique")
 
     def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
-        targets = labels.float() if labels.ndim == 2 else torch.nn.functional.one_hot(labels).float()  # Y (n, L)
+        targets = labels.float() if labels.ndim == 2 else torch.nn.functional.one_hot(labels.long()).float()  # Y (n, L)
         buffer = torch.zeros(len(images), self.bits, device=images.device)  # U (n, c)
         codes = sign(torch.randn(len(images), self.bits, generator=self._random)).float().to(images.device)  # B (n, c)
 
         def loss(index: Tensor, u: Tensor) -> Tensor:
             buffer[index] = u.detach()
-            # the gradient is Σ_j (σ(θ_ij) − s_ij) u_j + 2η (u_i − b_i): factor 2, since the buffer is constant
-            pairs = 2 * pairwise_likelihood(u, buffer, similar_pairs(labels[index], labels))  # (b,)
-            quantisation = (u - codes[index]).square().sum(1)  # (b,)
-            return (pairs + self.eta * quantisation).sum() / (len(images) * len(index))
+            total = network_loss(u, buffer, similar_pairs(labels[index], labels), codes[index], self.eta)
+            return total / (len(images) * len(index))
 
         for _ in (bar := self._bar(self.epochs, progress)):
             for _ in range(self.sweeps):

@@ -12,6 +12,18 @@ def sign(relaxed_codes: Tensor) -> Tensor:
     return torch.where(relaxed_codes >= 0, 1, -1).to(torch.int8)
 
 
+def image_form(images: Tensor) -> tuple[int, int]:
+    """(channels, size) of square uint8 images (N, C, H, H), the form that a network is built for.
+
+    Raises:
+        ValueError: not uint8 (N, C, H, W), or not square.
+    """
+    channels, height, width = check_images(images).shape[1:]
+    if height != width:
+        raise ValueError(f"hashing networks take square images, got {height} x {width} pixels: crop or resize them")
+    return channels, height
+
+
 class HashingNetwork(nn.Module):
     """F: images (B, C, H, W) float in [0, 1] -> relaxed codes u (B, c) in (−1, 1).
 
@@ -34,8 +46,14 @@ class HashingNetwork(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, batch_size: int = 256) -> Tensor:
-        """Binary codes of uint8 images (N, C, H, W): int8 (N, c) in {−1, +1}, on the device of `images`."""
-        check_images(images)
+        """Binary codes of uint8 images (N, C, H, W): int8 (N, c) in {−1, +1}, on the device of `images`.
+
+        Raises:
+            ValueError: not uint8 (N, C, H, W), or of another form than the network was built for.
+        """
+        form = image_form(images)
+        if self.image_form not in (None, form):
+            raise ValueError(f"this network takes images of (channels, size) = {self.image_form}, got {form}")
         parameter = self.code.weight
         training = self.training
         self.eval()
@@ -51,7 +69,7 @@ class HashingNetwork(nn.Module):
 def build(bits: int, backbone: str, channels: int, size: int, seed: int) -> HashingNetwork:
     """A hashing network with seeded random weights; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = HashingNetwork(backbones.create(backbone, channels, size), bits)
     network.image_form = (channels, size)
     return network

@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pplkit import device as devices
-from pplkit.budget import check_images, to_float
-from pplkit.hashing.network import HashingNetwork, build
-from pplkit.storage import save_tensors
+from pplkit.budget import to_float
+from pplkit.hashing.network import HashingNetwork, build, image_form
+from pplkit.progress import progress_bar
+from pplkit.storage import read_tensors, save_tensors
 
 
 @dataclass(eq=False)
@@ -27,6 +28,8 @@ class Victim:
         batch_size: images per step.
         learning_rate: of Adam.
         weight_decay: of Adam (L2).
+        schedule: of the learning rate over the epochs: "cosine" (down to 0) or "constant".
+        flip: mirror each training image with probability ½ (augmentation).
         seed: initial weights, order of the batches, and whatever else the method draws.
         device: "auto", "cpu", "cuda".
         autocast: bfloat16 in the network's training passes; None: where the processor is faster with it.
@@ -37,20 +40,29 @@ class Victim:
     batch_size: int = field(default=128, kw_only=True)
     learning_rate: float = field(default=1e-3, kw_only=True)
     weight_decay: float = field(default=0.0, kw_only=True)
+    schedule: str = field(default="cosine", kw_only=True)
+    flip: bool = field(default=False, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     device: str = field(default="auto", kw_only=True)
     autocast: bool | None = field(default=None, kw_only=True)
     network: HashingNetwork | None = field(default=None, init=False, repr=False)
     database_codes: Tensor | None = field(default=None, init=False, repr=False)
     history: list[float] = field(default_factory=list, init=False, repr=False)
+    metadata: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("bits", "batch_size", "epochs", "outer_epochs", "inner_epochs", "sample_size"):
+        for name in ("bits", "batch_size", "epochs", "outer_epochs", "inner_epochs", "sample_size", "sweeps"):
             value = getattr(self, name, 1)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        for name in ("weight_decay", "gamma", "alpha", "eta", "mu", "nu"):
+            value = getattr(self, name, 0)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value!r}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"schedule must be 'cosine' or 'constant', got {self.schedule!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
 
     def fit(self, images: Tensor, labels: Tensor, *, progress: bool = True) -> "Victim":
         """Train on labelled images.
@@ -71,14 +83,21 @@ class Victim:
     def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
         raise NotImplementedError
 
+    @property
+    def _epochs(self) -> int:
+        return self.epochs
+
     def _start(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Check the data, move it to the device, build the seeded network and its optimiser."""
-        check_images(images)
+        channels, size = image_form(images)
         if len(images) == 0 or labels.ndim not in (1, 2) or len(labels) != len(images) or labels.is_floating_point():
             raise ValueError(f"labels must be integers (N,) or multi-hot (N, L) with N = {len(images)} > 0 as the images, "
                              f"got {labels.dtype} {tuple(labels.shape)}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or (labels.ndim == 2 and high > 1):
+            raise ValueError(f"labels must be class numbers of at least 0, or multi-hot in 0 and 1; got {low}..{high}")
         device = devices.resolve(self.device)
-        self.network = build(self.bits, self.backbone, images.shape[1], images.shape[-1], self.seed)
+        self.network = build(self.bits, self.backbone, channels, size, self.seed)
         self.network = self.network.to(device, memory_format=torch.channels_last).train()
         self._optimiser = torch.optim.Adam(self.network.parameters(), self.learning_rate,
                                            weight_decay=self.weight_decay, fused=True)
@@ -89,9 +108,15 @@ class Victim:
     def _train_epoch(self, images: Tensor, order: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
         """One pass over `images[order]`: minimise `loss(index of the batch, relaxed codes u (b, c))`; mean loss."""
         total = torch.zeros((), device=images.device)
+        if self.schedule == "cosine":
+            done = len(self.history) / self._epochs
+            self._optimiser.param_groups[0]["lr"] = self.learning_rate * (1 + math.cos(math.pi * done)) / 2
         batches = order.to(images.device).split(self.batch_size)
         for index in batches:
             batch = to_float(images[index]).contiguous(memory_format=torch.channels_last)  # (b, C, H, W)
+            if self.flip:
+                mirror = torch.rand(len(index), generator=self._random) < 0.5  # (b,)
+                batch = torch.where(mirror.to(images.device)[:, None, None, None], batch.flip(-1), batch)
             with devices.autocast(images.device, self.autocast):
                 relaxed = self.network(batch)  # (b, c)
             value = loss(index, relaxed.float())
@@ -110,7 +135,8 @@ class Victim:
         return torch.randperm(n, generator=self._random)  # (n,)
 
     def _bar(self, epochs: int, progress: bool) -> tqdm:
-        return tqdm(range(epochs), desc=f"{type(self).__name__} {self.bits} bits", unit="epoch", disable=not progress)
+        description = f"{type(self).__name__} {self.bits} bits"
+        return progress_bar(range(epochs), show=progress, description=description, unit="epoch")
 
     def encode(self, images: Tensor, batch_size: int = 256) -> Tensor:
         """Binary codes of uint8 images (N, C, H, W): int8 (N, bits) in {−1, +1}.
@@ -127,7 +153,7 @@ class Victim:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
     def save(self, path: str | Path, *, include_database: bool = True, **metadata: object) -> None:
-        """Write a checkpoint (safetensors, atomic): weights, settings, image form, database codes, your `metadata`."""
+        """Write a checkpoint (safetensors, atomic): weights, settings, image form, database codes, JSON-able `metadata`."""
         if self.network is None:
             raise RuntimeError(f"this {type(self).__name__} is not trained: there is nothing to save")
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -139,7 +165,7 @@ class Victim:
 
     @classmethod
     def load(cls, path: str | Path) -> "Victim":
-        """Read a checkpoint of this class. Use `pplkit.hashing.load` if the method is not known.
+        """Read a checkpoint of this class, its metadata in `.metadata`; `pplkit.hashing.load` finds the method itself.
 
         Raises:
             FileNotFoundError: no such file.
@@ -147,16 +173,15 @@ class Victim:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"no victim checkpoint at {path}; `python -m pplkit.experiments.table1` trains them")
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get("victim")
-            if header is None:
-                raise ValueError(f"{path} is not a victim's checkpoint: it has no 'victim' entry in its header")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        header = json.loads(header)
+        tensors, header = read_tensors(path)
+        if "victim" not in header:
+            raise ValueError(f"{path} is not a victim's checkpoint: it has no 'victim' entry in its header")
+        header = json.loads(header["victim"])
         if header["method"] != cls.__name__:
             raise ValueError(f"{path} holds a {header['method']}, not a {cls.__name__}; use pplkit.hashing.load")
         victim = cls(**header["settings"])
         victim.network = build(victim.bits, victim.backbone, *header["image"], victim.seed)
+        victim.metadata = header["metadata"]
         victim.database_codes = tensors.pop("database_codes", None)
         victim.network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
         victim.network.to(devices.resolve(victim.device), memory_format=torch.channels_last).eval()
