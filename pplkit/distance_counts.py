@@ -165,7 +165,7 @@ def _pair_counts(queries: Coded, database: Coded, weight: Tensor | None) -> Tens
     step = max(1, TILE // max(items, row_bins)) * (2 if paired else 1)  # queries at once
     # Entries are integers below 2^21: exact in float32, unless the user allows reduced-precision products.
     dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
-    columns = torch.empty(bits + 1 + (width or step), items, dtype=dtype)  # (c+1+A, n)
+    columns = torch.empty(bits + 1 + (width or min(step, count)), items, dtype=dtype)  # (c+1+A, n)
 
     for left in range(0, len(database.codes), items):
         part = database.take(slice(left, left + items))
@@ -205,7 +205,9 @@ def _label_columns(query_labels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     return query_labels[:, present], labels[:, present].T
 
 
-def check_images(query_codes: Tensor, query_labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> list[Coded]:
+def check_images(
+    query_codes: Tensor, query_labels: Tensor, database_codes: Tensor, database_labels: Tensor
+) -> list[Coded]:
     """Queries and database as a ranking needs them; ValueError for anything that cannot be ranked."""
     images = []
     for codes, labels, name in (
@@ -244,7 +246,9 @@ def check_codes(codes: Tensor, name: str) -> Tensor:
 def check_lengths(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
     """ValueError unless both have the same number of bits."""
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"{a_name} has {a.shape[1]} bits, {b_name} {b.shape[1]}; encode both with the same network")
+        raise ValueError(
+            f"{a_name} has {a.shape[1]} bits, {b_name} {b.shape[1]}; encode both with the same network"
+        )
 
 
 def check_labels(labels: Tensor, count: int, name: str) -> Tensor:
@@ -255,7 +259,9 @@ def check_labels(labels: Tensor, count: int, name: str) -> Tensor:
             f"({count}, L) multi-hot rows"
         )
     if labels.is_floating_point() or labels.is_complex() or (labels.ndim == 1 and labels.dtype == torch.bool):
-        raise ValueError(f"{name} is {labels.dtype}; expected integer class numbers, or multi-hot rows of bool or 0/1")
+        raise ValueError(
+            f"{name} is {labels.dtype}; expected integer class numbers, or multi-hot rows of bool or 0/1"
+        )
     top = 2**31 - 1 if labels.ndim == 1 else 1
     if labels.numel() == 0 or labels.min() < 0 or labels.max() > top:
         bad = [value for value in labels.flatten().tolist() if not 0 <= value <= top]

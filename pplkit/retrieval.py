@@ -364,5 +364,7 @@ def _check_places(places: int | Sequence[int], size: int, name: str) -> list[int
     places = list(places) if isinstance(places, Sequence) else [places]
     for k in places or [None]:
         if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= size:
-            raise ValueError(f"{name} is {k!r}; expected a number of results from 1 to {size}, the database size")
+            raise ValueError(
+                f"{name} is {k!r}; expected a number of results from 1 to {size}, the database size"
+            )
     return [int(k) for k in places]

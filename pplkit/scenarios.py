@@ -25,7 +25,7 @@ Protector = Callable[[Tensor], Tensor]
 
 
 class Victim(Protocol):
-    """A trained hashing method, what a malicious searcher runs; ADSH also has `database_codes`, int8 (N, c)."""
+    """A trained hashing method, a malicious searcher's; ADSH also has `database_codes`, int8 (N, c)."""
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) -> codes int8 (N, c) in {-1, +1}."""

@@ -23,7 +23,9 @@ def make_split(queries=12, database=60, train=20, seed=0):
         return ImageSet((centres[labels] + noise).to(torch.uint8), labels)
 
     everything, index = images(database), torch.randperm(database, generator=random)[:train]
-    return RetrievalSplit("toy", ("a", "b", "c"), everything.subset(index), images(queries), everything, index, {})
+    return RetrievalSplit(
+        "toy", ("a", "b", "c"), everything.subset(index), images(queries), everything, index, {}
+    )
 
 
 class Projection:

@@ -96,7 +96,9 @@ def seconds(function, *arguments, repeats: int = 1):
 def between(value: float, result: MeanAveragePrecision) -> float:
     """`value`, if some tie order gives it."""
     if not result.worst - 1e-5 <= value <= result.best + 1e-5:
-        raise AssertionError(f"mAP {value} is outside [{result.worst}, {result.best}], the range of tie orders")
+        raise AssertionError(
+            f"mAP {value} is outside [{result.worst}, {result.best}], the range of tie orders"
+        )
     return value
 
 
@@ -146,7 +148,9 @@ def cpu_name() -> str:
 
 def main() -> None:
     """Measure, print the table, store the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bits", type=int, nargs="+", default=BITS)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
