@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import fit_victim, make_victim, once, parser, summary
-from pplkit.game import PAPER, PPLConfig
+from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, table1
@@ -30,10 +30,9 @@ PROTOCOL = {"adsh": "learned", "dsdh": "network"}
 
 
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False) -> PPLConfig:
-    """The generator's settings: the defaults of `PPLConfig` (the regime chosen on validation queries), the paper's ε."""
-    name = dataset.removesuffix("-mini")
-    epsilon = PAPER[name][0] if epsilon is None and name in PAPER else 0.3 if epsilon is None else epsilon
-    return PPLConfig(epsilon=epsilon, seed=seed, **({"warmup_steps": 20, "steps": 20} if fast else {}))
+    """The generator's settings: `PPLConfig.reference`, with another ε if one is given."""
+    changes = {"warmup_steps": 20, "steps": 20} if fast else {}
+    return PPLConfig.reference(dataset, seed=seed, **changes, **({} if epsilon is None else {"epsilon": epsilon}))
 
 
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
