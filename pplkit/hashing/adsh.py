@@ -57,7 +57,8 @@ class ADSH(Victim):
             raise ValueError("database_labels and train_index go together: give both or neither")
         if database_labels is None:
             database_labels, train_index = labels, torch.arange(len(labels))
-        elif len(train_index) != len(labels) or not torch.equal(database_labels[train_index], labels):
+        inside = ((train_index >= 0) & (train_index < len(database_labels))).all()
+        if len(train_index) != len(labels) or not inside or not torch.equal(database_labels[train_index], labels):
             raise ValueError("labels differ from database_labels[train_index]: pass the split's own labels and train_index")
         images, labels = self._start(images, labels)
         self._learn(images, train_index.to(images.device), database_labels.to(images.device), progress)
