@@ -23,8 +23,8 @@ def _describe(game: "Game") -> str:
     return json.dumps(dataclasses.asdict(game.config))
 
 
-def store(path: str | Path, game: "Game", history: dict[str, list[float]]) -> None:
-    """Write the players, optimisers, random state and history of a game to `path`."""
+def store(path: str | Path, game: "Game", history: dict[str, list[float]], collapsed: str | None = None) -> None:
+    """Write the players, optimisers, random state and history of a game to `path`, and what the collapse detector said."""
     tensors: dict[str, Tensor] = {"random": game.random.get_state()}
     for name, network in _networks(game).items():
         tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
@@ -33,14 +33,16 @@ def store(path: str | Path, game: "Game", history: dict[str, list[float]]) -> No
     for name, optimiser in game.optimisers.items():
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{name}/{index}/{key}": value for key, value in state.items() if value is not None}
-    save_tensors(path, tensors, {"ppl_config": _describe(game), "history": json.dumps(history)})
+    save_tensors(path, tensors, {"ppl_config": _describe(game), "data": game.fingerprint,
+                                 "history": json.dumps(history), "collapsed": json.dumps(collapsed)})
 
 
-def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
-    """Bring a new game to the state in `path`; returns the history.
+def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str | None]:
+    """Bring a new game to the state in `path`; returns the history and what the collapse detector said.
 
     Raises:
-        ValueError: not a checkpoint of `train_ppl`, or one of another configuration (says which fields differ).
+        ValueError: not a checkpoint of `train_ppl`, one of another configuration (says which fields differ), or one of a run
+            with other images or labels.
     """
     tensors, header = read_tensors(path)
     if "ppl_config" not in header:
@@ -50,6 +52,8 @@ def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
                  if stored.get(key) != asked[key]]
     if different:
         raise ValueError(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
+    if header.get("data") != game.fingerprint:
+        raise ValueError(f"{path} belongs to a run with other training images or labels: use another file name")
     game.random.set_state(tensors["random"])
     for name, network in _networks(game).items():
         network.load_state_dict({key: tensors[f"{name}/{key}"] for key in network.state_dict()})
@@ -67,4 +71,4 @@ def restore(path: str | Path, game: "Game") -> dict[str, list[float]]:
                 # moments must lie in memory as their weight does (channels_last), or a fused step mixes them up
                 state.setdefault(int(index), {})[entry] = torch.empty_like(weight).copy_(value) if value.ndim else value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return json.loads(header["history"])
+    return json.loads(header["history"]), json.loads(header.get("collapsed", "null"))

@@ -2,17 +2,19 @@
 
 import copy
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pplkit import budget, losses
+from pplkit import backbones, budget, losses
 from pplkit import device as devices
 from pplkit.generator import PerturbationGenerator
-from pplkit.hashing.network import HashingNetwork, build
+from pplkit.hashing.network import HashingNetwork, build, image_form
 
 PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
 TERMS = ("affinity", "domain", "similarity", "matching", "clean")
@@ -85,34 +87,36 @@ class PPLConfig:
 
     def __post_init__(self) -> None:
         budget.format_epsilon(self.epsilon)
-        choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"), "kernel": tuple(KERNELS),
-                   "reduction": ("mean", "sum"), "surrogate_objective": ("both", "privacy"), "optimiser": ("adam", "sgd")}
+        choices = {"backbone": tuple(backbones.BACKBONES), "norm": budget.NORMS, "similarity": ("balanced", "literal"),
+                   "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
+                   "surrogate_objective": ("both", "privacy"), "optimiser": ("adam", "sgd"), "autocast": (None, True, False)}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
-        for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "refresh_every": 0,
+        for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "refresh_every": 0, "seed": 0,
                             "checkpoint_every": 1}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if not _is_whole(getattr(self, name), least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
+        for name in ("code_lengths", *(("widths",) if self.widths is not None else ())):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)) or not values or not all(_is_whole(value, 1) for value in values):
+                raise ValueError(f"{name} must be whole numbers of at least 1, got {values!r}")
         for name in ("alpha", "beta", "gamma", "affinity", "clean", "reverse_scale", "warmup_learning_rate",
                      "generator_learning_rate"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not _is_number(getattr(self, name)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
         rates = self.surrogate_learning_rates
-        if len(rates) != len(self.code_lengths) or any(not 0 <= rate < math.inf for rate in rates):
+        if len(rates) != len(self.code_lengths) or not all(map(_is_number, rates)):
             raise ValueError(f"surrogate_learning_rate must be one finite number of at least 0, or {len(self.code_lengths)} of "
                              f"them (one per surrogate), got {self.surrogate_learning_rate!r}")
-        if not 0 <= self.generator_average < 1:
+        if not _is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
-        if not self.code_lengths or any(isinstance(b, bool) or not isinstance(b, int) or b < 1 for b in self.code_lengths):
-            raise ValueError(f"code_lengths must be whole numbers of at least 1, got {self.code_lengths!r}")
 
     @property
     def surrogate_learning_rates(self) -> tuple[float, ...]:
         """One learning rate per surrogate."""
         rate = self.surrogate_learning_rate
-        return rate if isinstance(rate, tuple) else (rate,) * len(self.code_lengths)
+        return tuple(rate) if isinstance(rate, (tuple, list)) else (rate,) * len(self.code_lengths)
 
     @classmethod
     def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
@@ -152,6 +156,14 @@ class PPLConfig:
 
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
 
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 KERNELS: dict[str, Callable[[int], losses.Kernel]] = {
     "multi_gaussian": lambda bits: losses.multi_gaussian_kernel(),
     "gaussian": lambda bits: losses.gaussian_kernel(float(bits)),
@@ -172,14 +184,13 @@ class Game:
 
     def __post_init__(self) -> None:
         config, device = self.config, self.images.device
-        channels, size = self.images.shape[1], self.images.shape[-1]
+        channels, size = image_form(self.images)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)
             self.generator = PerturbationGenerator(channels, config.widths)
         self.generator.to(device, memory_format=torch.channels_last).train()
         if config.generator_average:
-            self.average = PerturbationGenerator(channels, config.widths).to(device, memory_format=torch.channels_last)
-            self.average.load_state_dict(self.generator.state_dict())
+            self.average = copy.deepcopy(self.generator)
         self.surrogates = [
             build(bits, config.backbone, channels, size, config.seed + i).to(device, memory_format=torch.channels_last).train()
             for i, bits in enumerate(config.code_lengths)]
@@ -201,6 +212,14 @@ class Game:
         if self.config.optimiser == "adam":
             return torch.optim.Adam(groups, fused=True)
         return torch.optim.SGD(groups, momentum=0.9, fused=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the training images and labels: a checkpoint only fits the data that it was trained on."""
+        content = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            content.update(tensor.cpu().contiguous().numpy())
+        return content.hexdigest()
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """A mini-batch drawn without replacement: clean images (B, C, H, W) float, S (B, B)."""
@@ -240,14 +259,14 @@ class Game:
         players = len(self.surrogates)
         with devices.autocast(images.device, config.autocast):
             pattern = self.generator(images)  # (B, C, H, W)
-        adversarial = budget.adversarial(images, pattern.float(), config.epsilon, config.norm)
+        adversarial = budget.adversarial(images, pattern.to(images.dtype), config.epsilon, config.norm)
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
         for network, privacy, rate in zip(self.surrogates, self.privacy, config.surrogate_learning_rates, strict=True):
             with devices.autocast(images.device, config.autocast):
                 outputs = network(images), network(z)  # (B, c) twice
-            clean, protected = (codes.detach().float().requires_grad_() for codes in outputs)
+            clean, protected = (codes.detach().to(images.dtype).requires_grad_() for codes in outputs)
             terms = privacy.terms(clean, protected, similarity)
             j_p = config.alpha * terms["domain"] + config.beta * terms["similarity"] + config.gamma * terms["matching"]
             terms["affinity"] = losses.affinity_loss(protected, similarity, reduction=config.reduction, scaled=config.scaled)

@@ -77,7 +77,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.
 
     Raises:
-        ValueError: a single image; a checkpoint of another configuration.
+        ValueError: a single image, images that are not square; a checkpoint of another configuration or other images.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
 
@@ -89,11 +89,12 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     device = devices.resolve(device)
     game = Game(config, train.images.to(device), train.labels.to(device))
     history: dict[str, list[float]] = {name: [] for name in ("warmup", "step", *SERIES)}
+    collapsed = None
     if checkpoint is not None and Path(checkpoint).exists():
         if not resume:
             raise FileExistsError(f"{checkpoint} exists: pass resume=True to continue from it, or remove it first")
-        history = checkpoints.restore(checkpoint, game)
-    run = PPLRun(game.average or game.generator, game.surrogates, history, config)
+        history, collapsed = checkpoints.restore(checkpoint, game)
+    run = PPLRun(game.average or game.generator, game.surrogates, history, config, collapsed)
     done = len(history["warmup"]) + len(history["step"])
     total = config.warmup_steps + config.steps
     with progress_bar(total=total, initial=done, description="PPL", show=progress) as bar:
@@ -111,9 +112,10 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             bar.set_postfix({"phase": "warm-up" if warming else "game", last: f"{history[last][-1]:.3f}"})
             run.collapsed = run.collapsed or _notice_collapse(history, config, done)
             if checkpoint is not None:
-                checkpoints.store(checkpoint, game, history)
+                checkpoints.store(checkpoint, game, history, run.collapsed)
             if callback is not None and callback(done, run) is False:
                 break
+            game.generator.train()  # a callback may have put it in eval mode
     run.generator.eval()
     for network in run.surrogates:
         network.eval()
@@ -125,11 +127,11 @@ def _append(history: dict[str, list[float]], records: list[dict[str, Tensor]], b
     values = {name: torch.stack([record[name] for record in records]).tolist() for name in records[0]}
     phase = "warm-up step" if "warmup" in values else "step"
     first = len(history["warmup"]) if "warmup" in values else before
-    for name, series in values.items():
-        for i, value in enumerate(series):
-            if not math.isfinite(value):
-                raise TrainingDiverged(f"{name} is {value} at {phase} {first + i + 1}: training stopped, the last checkpoint "
-                                       "is kept; lower the learning rates or use reduction='mean'")
+    for i in range(len(records)):  # step by step: what follows the first bad value is only its consequence
+        for name, series in values.items():
+            if not math.isfinite(series[i]):
+                raise TrainingDiverged(f"{name} is {series[i]} at {phase} {first + i + 1}: training stopped, the last "
+                                       "checkpoint is kept; lower the learning rates or use reduction='mean'")
     for name, series in values.items():
         history[name].extend(series)
     if "warmup" not in values:
