@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import course_guide
 import nbformat
 import notebook_rules as rules
 from nbclient import NotebookClient
@@ -62,7 +63,7 @@ def largest_outputs(notebook: nbformat.NotebookNode, written: Path) -> list[str]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; exit status 0 when all were refreshed, 1 when one was left alone, 2 for wrong names."""
+    """Command line; exit status 0, or 1 when a notebook or the course map was left as it was, 2 for wrong names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "names", nargs="*", help="notebooks, e.g. 09 or 09_four_scenarios; all when none is named"
@@ -76,6 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failed = 0
+    if options.source == rules.NOTEBOOKS:
+        try:
+            course_guide.update()
+        except ValueError as error:
+            failed = 1
+            print(f"the course map and badges stay as they were: {error}", flush=True)
     with rules.headless():
         for number, path in enumerate(notebooks, start=1):
             print(f"[{number:>2}/{len(notebooks)}] {path.stem} ...", end=" ", flush=True)

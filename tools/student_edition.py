@@ -31,7 +31,7 @@ BUILD = rules.ROOT / "build"
 CODE_STUB = "# your code here\nraise NotImplementedError"
 TEXT_STUB = "*Your answer here.*"
 BEGIN, END = "BEGIN SOLUTION", "END SOLUTION"
-_HEADING = re.compile(r"\*\*Exercise (\d\d\.\d+)\*\*\s*\((?:difficulty )?(●[●○]{2}), ~(\d+) min\)")
+_HEADING = re.compile(r"\*\*Exercise (\d\d\.\d+)\*\*\s*\((?:difficulty )?(●[●○]{2}), ~(\d+) min(?:, open)?\)")
 _LINK_UP = re.compile(r"\]\(\.\./")
 
 

@@ -18,7 +18,7 @@ def flipped_bits(function: Callable) -> str:
     random = torch.Generator().manual_seed(0)
     draw = torch.randint(0, 2, (5, 2, 16), generator=random) * 2 - 1  # (5, 2, c)
     cases = [
-        (torch.tensor([1, -1, 1, 1]), torch.tensor([1, 1, 1, -1])),
+        (torch.tensor([1, -1, 1, 1, -1]), torch.tensor([1, 1, 1, 1, -1])),  # each mistake gives another number
         (torch.tensor([1, -1, 1]), torch.tensor([1, -1, 1])),
         (torch.tensor([1, -1, 1, 1, -1]), torch.tensor([-1, 1, -1, -1, 1])),
         *((before, after) for before, after in draw),
