@@ -1,0 +1,327 @@
+"""pplkit.game: the fast round of the game beside the literal formulation with a gradient reversal layer."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from pplkit import budget, game, losses
+from pplkit.data import ImageSet
+from pplkit.game import SERIES, Game, PPLConfig
+from pplkit.gradient_reversal import reverse_gradient
+
+TINY = {"widths": (4, 4, 4, 4), "batch_size": 16, "autocast": False}
+
+
+def toy(count: int = 48, channels: int = 1, classes: int = 3) -> ImageSet:
+    """Noise, with a bright bar at a height that tells the class."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % classes
+    images = torch.randint(0, 100, (count, channels, 16, 16), generator=random)
+    for item, label in enumerate(labels.tolist()):
+        images[item, :, label : label + 4] += 140
+    return ImageSet(images.to(torch.uint8), labels)
+
+
+def start(channels: int = 1, **settings: object) -> Game:
+    data = toy(channels=channels)
+    return Game(PPLConfig(**(TINY | settings)), data.images, data.labels)
+
+
+def gradients(network: torch.nn.Module) -> dict[str, Tensor | None]:
+    return {name: None if p.grad is None else p.grad.clone() for name, p in network.named_parameters()}
+
+
+def literal_step(played: Game, x: Tensor, similarity: Tensor) -> None:
+    """Fill `.grad` by one backward pass of J = J_o + J_p (eq. 14), the reversal layer between G and F for J_p only."""
+    config = played.config
+    how = {"reduction": config.reduction, "scaled": config.scaled}
+    z = budget.adversarial(x, played.generator(x), config.epsilon, config.norm)
+    total = 0
+    for network, bits in zip(played.surrogates, config.code_lengths, strict=True):
+        kernel = game.KERNELS[config.kernel](bits)
+        clean, protected = network(x), network(reverse_gradient(z, config.reverse_scale))
+        j_p = config.alpha * losses.smmd(clean, protected, similarity, kernel)
+        j_p = j_p + config.beta * losses.similarity_loss(clean, protected, similarity, **how)
+        j_p = j_p + config.gamma * losses.matching_loss(clean, protected, reduction=config.reduction)
+        if config.surrogate_objective == "both":
+            unreversed = network(z)
+        else:  # Algorithm 1: J_o teaches the generator only
+            fixed = {name: value.detach() for name, value in network.named_parameters()}
+            unreversed = functional_call(network, fixed, (z,))
+        j_o = config.affinity * losses.affinity_loss(unreversed, similarity, **how)
+        total = total + j_o + j_p + config.clean * losses.affinity_loss(network(x), similarity, **how)
+    total.backward()
+
+
+CASES = {
+    "defaults": {},
+    "lambda 0.3": {"reverse_scale": 0.3},
+    "lambda 4": {"reverse_scale": 4.0},
+    "lambda 0": {"reverse_scale": 0.0},
+    "Algorithm 1": {"surrogate_objective": "privacy", "reverse_scale": 2.0},
+    "weights": {"alpha": 3.0, "beta": 0.5, "gamma": 0.1, "affinity": 2.0},
+    "only J_o": {"alpha": 0.0, "beta": 0.0, "gamma": 0.0},
+    "no J_o": {"affinity": 0.0},
+    "clean pairs": {"clean": 1.5},
+    "literal S, sums": {"similarity": "literal", "reduction": "sum", "scaled": False},
+    "Gaussian": {"kernel": "gaussian"},
+    "linear": {"kernel": "linear", "norm": "2"},
+    "1-norm": {"norm": "1", "epsilon": 0.02},
+    "one bit": {"code_lengths": (1,)},
+    "three surrogates": {"code_lengths": (8, 4, 12), "reverse_scale": 0.5, "clean": 1.0},
+    "two alike, Algorithm 1": {"code_lengths": (6, 6), "surrogate_objective": "privacy"},
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_both_players_gradients_equal_the_literal_formulation(case, channels):
+    played = start(channels, **CASES[case])
+    networks = [played.generator, *played.surrogates]
+    for network in networks:
+        network.double()
+    images, similarity = played.batch()
+    images, similarity = images.double(), similarity.double()
+    literal_step(played, images, similarity)
+    expected = [gradients(network) for network in networks]
+    for network in networks:
+        network.zero_grad(set_to_none=True)
+    played.gradients(images, similarity)
+    players = len(played.surrogates)
+    for i, (network, theirs) in enumerate(zip(networks, expected, strict=True)):
+        for name, ours in gradients(network).items():
+            literal = theirs[name] / players if i == 0 else theirs[name]  # G's losses are averaged over surrogates
+            scale = literal.abs().max().clamp_min(1e-6)
+            assert torch.allclose(ours / scale, literal / scale, rtol=0, atol=1e-9), (i, name)
+    if case not in ("lambda 0", "only J_o"):
+        assert all(g.abs().max() > 0 for theirs in expected for g in theirs.values())
+
+
+def test_a_step_is_the_simultaneous_step_of_both_players():
+    rates = {"generator_learning_rate": 0.05, "surrogate_learning_rate": 0.02}
+    fast, by_hand = (start(optimiser="sgd", reverse_scale=2.0, **rates) for _ in range(2))
+    fast.step()
+    literal_step(by_hand, *by_hand.batch())
+    for network, rate in ((by_hand.generator, 0.05), (by_hand.surrogates[0], 0.02)):
+        for p in network.parameters():
+            p.data -= rate * p.grad
+    for ours, theirs in ((fast.generator, by_hand.generator), (fast.surrogates[0], by_hand.surrogates[0])):
+        for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-6), name
+
+
+def test_a_frozen_surrogate_gets_no_gradient_and_the_others_do():
+    played = start(code_lengths=(4, 8), surrogate_learning_rate=(0.0, 1e-3))
+    before = [p.detach().clone() for network in played.surrogates for p in network.parameters()]
+    played.step()
+    after = [p.detach() for network in played.surrogates for p in network.parameters()]
+    assert all(p.grad is None for p in played.surrogates[0].parameters())
+    changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [False] * 6 + [True] * 6
+
+
+def test_a_frozen_generator_stays_as_it_is():
+    played = start(generator_learning_rate=0.0)
+    before = [p.detach().clone() for p in played.generator.parameters()]
+    played.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, played.generator.parameters(), strict=True))
+
+
+def test_the_record_holds_the_unweighted_terms():
+    settings = {"code_lengths": (8, 4), "alpha": 7.0, "beta": 0.0, "affinity": 0.3, "reverse_scale": 9.0}
+    played, same = start(**settings), start(**settings)
+    x, similarity = same.batch()
+    record = {name: value.item() for name, value in played.step().items()}
+    assert set(record) == set(SERIES)
+    with torch.no_grad():
+        z = budget.adversarial(x, same.generator(x), 0.3)
+        pairs = [(network(x), network(z)) for network in same.surrogates]
+    expected = {
+        "affinity": [losses.affinity_loss(b, similarity) for _, b in pairs],
+        "domain": [losses.smmd(a, b, similarity) for a, b in pairs],
+        "similarity": [losses.similarity_loss(a, b, similarity) for a, b in pairs],
+        "matching": [losses.matching_loss(a, b) for a, b in pairs],
+        "clean": [losses.affinity_loss(a, similarity) for a, _ in pairs],
+        "magnitude": [a.abs().mean() for a, _ in pairs],
+        "spread": [a.std(0).mean() for a, _ in pairs],
+    }
+    for name, values in expected.items():
+        assert record[name] == pytest.approx(sum(v.item() for v in values) / 2, abs=1e-5), name
+    assert record["perturbation"] == pytest.approx((z - x).abs().mean().item(), abs=1e-6)
+    for name, player in (("generator", [played.generator]), ("surrogate", played.surrogates)):
+        squares = sum(p.grad.square().sum().item() for network in player for p in network.parameters())
+        assert record[f"{name}_gradient"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_bfloat16_gradients_point_the_same_way():
+    exact, rough = start(), start(autocast=True)
+    exact.step(), rough.step()
+    for a, b in ((exact.generator, rough.generator), (exact.surrogates[0], rough.surrogates[0])):
+        a, b = (torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (a, b))
+        assert torch.cosine_similarity(a, b, dim=0) > 0.98
+
+
+# ---- batches, warm-up, average, refresh
+
+
+def test_a_batch_is_drawn_without_replacement_with_its_similarity():
+    data = toy()
+    for similarity, balanced in (("balanced", True), ("literal", False)):
+        played = start(similarity=similarity, batch_size=16)
+        images, s = played.batch()
+        assert images.shape == (16, 1, 16, 16) and images.dtype == torch.float32 and s.shape == (16, 16)
+        assert 0 <= images.min() and images.max() <= 1
+        index = [next(i for i in range(48) if torch.equal(data.images[i], (x * 255).round().byte())) for x in images]
+        assert len(set(index)) == 16
+        assert torch.equal(s, losses.similarity_matrix(data.labels[index], balanced=balanced))
+        assert not torch.equal(played.batch()[0], images)
+    assert start(batch_size=500).batch()[0].shape[0] == 48  # never more than there are
+
+
+def test_the_warm_up_trains_the_surrogates_on_clean_pairs_and_nothing_else():
+    played, same = start(code_lengths=(4, 8)), start(code_lengths=(4, 8))
+    generator = {name: value.clone() for name, value in played.generator.state_dict().items()}
+    record = played.warm_up()
+    x, similarity = same.batch()
+    total = sum(losses.affinity_loss(network(x), similarity) for network in same.surrogates)
+    assert set(record) == {"warmup"} and record["warmup"].item() == pytest.approx(total.item() / 2, abs=1e-6)
+    total.backward()
+    for ours, theirs in zip(played.surrogates, same.surrogates, strict=True):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(p.grad, q.grad, atol=1e-6)
+            clear = q.grad.abs() > 1e-5
+            step = -1e-3 * q.grad.sign()  # Adam's first step: the learning rate, whatever the gradient's size
+            assert torch.allclose((p - q)[clear], step[clear], rtol=0.01)
+    assert all(torch.equal(value, generator[name]) for name, value in played.generator.state_dict().items())
+
+
+def test_the_average_follows_the_generator():
+    played = start(generator_average=0.75)
+    expected = {name: value.double() for name, value in played.generator.state_dict().items()}
+    for _ in range(3):
+        played.step()
+        for name, value in played.generator.state_dict().items():
+            expected[name] = 0.75 * expected[name] + 0.25 * value.double()
+    for name, value in played.average.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value.double(), expected[name], atol=1e-6), name
+        else:
+            assert value.item() == 3
+    assert start().average is None
+
+
+@pytest.mark.parametrize("lengths", [(4,), (4, 8), (4, 8, 6)])
+def test_surrogates_go_back_to_their_warmed_up_state_in_turn(lengths):
+    every, steps = 6, 14
+    played = start(code_lengths=lengths, refresh_every=every, surrogate_learning_rate=1e-2)
+    played.warm_up()
+    fresh = [network.code.weight.detach().clone() for network in played.surrogates]
+    times: list[list[int]] = [[] for _ in lengths]
+    original = played.step
+
+    def watch():
+        for i, network in enumerate(played.surrogates):
+            if torch.equal(network.code.weight, fresh[i]):
+                times[i].append(step)
+                assert network.code.weight not in played.optimisers["surrogate"].state
+        return original()
+
+    played.step = watch
+    for step in range(steps):
+        played.round(step)
+    apart = every // len(lengths)
+    assert times == [[0] + [s for s in range(1, steps) if (s + i * apart) % every == 0] for i in range(len(lengths))]
+
+
+def test_without_refresh_nobody_goes_back():
+    played = start(surrogate_learning_rate=1e-2)
+    first = played.surrogates[0].code.weight.detach().clone()
+    for step in range(5):
+        played.round(step)
+        assert not torch.equal(played.surrogates[0].code.weight, first)
+
+
+@pytest.mark.parametrize("settings", [{}, {"generator_average": 0.9}, {"refresh_every": 2}])
+def test_a_game_leaves_the_global_random_state_alone(settings):
+    state = torch.random.get_rng_state()
+    played = start(**settings)
+    played.warm_up()
+    played.round(0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# ---- configuration
+
+
+def test_the_papers_settings():
+    """Section 'Implementation Details': ε 0.1, 0.032, 0.3; 500, 500, 1000 iterations; batches of 32, 32, 512."""
+    printed = {"cifar10": (0.1, 500, 32), "imagenet13": (0.032, 500, 32), "fashion-mnist": (0.3, 1000, 512)}
+    for dataset, values in printed.items():
+        config = PPLConfig.paper(dataset)
+        assert (config.epsilon, config.steps, config.batch_size) == values
+        assert config.norm == "inf" and config.code_lengths == (8,)
+        assert (config.alpha, config.beta, config.gamma, config.reverse_scale, config.affinity) == (1, 10, 1, 1, 1)
+        assert (config.generator_learning_rate, config.surrogate_learning_rate) == (1e-4, 1e-3)
+        assert (config.optimiser, config.similarity, config.reduction) == ("sgd", "literal", "sum")
+        assert config.warmup_steps == 0 and config.clean == 0 and config.widths is None
+    changed = PPLConfig.paper("fashion-mnist", steps=3, seed=5)
+    assert changed == dataclasses.replace(PPLConfig.paper("fashion-mnist"), steps=3, seed=5)
+    with pytest.raises(ValueError, match="no settings for 'mnist': choose one of .*'cifar10'"):
+        PPLConfig.paper("mnist")
+
+
+IMPOSSIBLE = {
+    "code_lengths": [(), (0,), (8, -1), (8.0,), (True,), 8, "8"],
+    "backbone": ["resnet5000", None],
+    "widths": [(), (0, 4), (4.0,), "wide"],
+    "epsilon": [-0.1, 1.1, 8, math.nan, "0.3"],
+    "norm": ["l2", 0],
+    "alpha": [-1.0, math.nan, "1", None],
+    "beta": [-1.0, math.inf],
+    "gamma": [-1.0, True],
+    "affinity": [-1.0, "1"],
+    "clean": [-1.0, math.nan],
+    "reverse_scale": [-1.0, math.nan],
+    "similarity": ["Balanced", True],
+    "kernel": ["rbf", None],
+    "reduction": ["none", None],
+    "scaled": ["yes", None],
+    "surrogate_objective": ["J_o", None],
+    "warmup_steps": [-1, 1.5, True],
+    "warmup_learning_rate": [-1e-3, math.nan],
+    "steps": [-1, 10.0, "10"],
+    "batch_size": [0, 1, 2.0],
+    "optimiser": ["Adam", None],
+    "generator_learning_rate": [-1e-3, "fast"],
+    "surrogate_learning_rate": [-1e-3, math.inf, "slow", (1e-3, 1e-3), (), (None,)],
+    "refresh_every": [-1, 0.5],
+    "generator_average": [1.0, -0.1, math.nan, "0.9"],
+    "seed": [-1, 0.5, "0", None],
+    "autocast": ["yes", 2],
+    "checkpoint_every": [0, 1.0],
+}
+
+
+def test_every_setting_is_validated():
+    assert set(IMPOSSIBLE) == {f.name for f in dataclasses.fields(PPLConfig)}
+
+
+@pytest.mark.parametrize(("name", "bad"), [(name, bad) for name, values in IMPOSSIBLE.items() for bad in values])
+def test_impossible_settings_are_refused(name, bad):
+    with pytest.raises(ValueError) as error:
+        PPLConfig(**{name: bad})
+    assert str(error.value).startswith(f"{name} must be ") and str(error.value).endswith(f"got {bad!r}")
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PPLConfig().epsilon = 0.5
+
+
+def test_images_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match="square images, got 16 x 20 pixels"):
+        Game(PPLConfig(**TINY), torch.zeros(4, 1, 16, 20, dtype=torch.uint8), torch.zeros(4).long())
