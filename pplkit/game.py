@@ -145,13 +145,17 @@ class PPLConfig:
         class, where a search among themselves (A->A) would still work.
 
         Args:
-            dataset: as for `paper`, for its ε; "-mini" may follow.
+            dataset: as for `paper`, for its ε ("-mini" may follow); any other name if `changes` has an epsilon.
             changes: fields to replace.
+
+        Raises:
+            ValueError: another data set, and no ε.
         """
         name = dataset.removesuffix("-mini")
-        if name not in PAPER:
-            raise ValueError(f"no reference settings for {dataset!r}: choose one of {sorted(PAPER)}")
-        return dataclasses.replace(cls(epsilon=PAPER[name][0], **REFERENCE), **changes)
+        if name not in PAPER and "epsilon" not in changes:
+            raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give epsilon=...")
+        epsilon = PAPER[name][0] if name in PAPER else changes["epsilon"]
+        return dataclasses.replace(cls(epsilon=epsilon, **REFERENCE), **changes)
 
 
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}

@@ -35,6 +35,11 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
     return PPLConfig.reference(dataset, seed=seed, **changes, **({} if epsilon is None else {"epsilon": epsilon}))
 
 
+def _slug(dataset: str) -> str:
+    """A data set's name as part of a file name: "folder:my/photos" -> "photos"."""
+    return Path(dataset.removeprefix("folder:")).name
+
+
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
     """Train the generator of one seed, or continue, or take it from `work` if it is done."""
     return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True)
@@ -64,7 +69,7 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
     """
     def measure() -> dict:
         if domain == "clean":
-            folder = work.parent.parent / f"clean-{split.name}" / work.name
+            folder = work.parent.parent / f"clean-{_slug(split.name)}" / work.name
             victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast)
         else:
             victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast,
@@ -82,7 +87,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     """All cells of one seed: "adsh clean 16" -> result of `run_victim`."""
     split = load(dataset, root, seed=seed)
     config = configuration(dataset, seed, epsilon, fast)
-    work = work / f"table1-{dataset}-{config.epsilon:g}" / f"seed{seed}"
+    work = work / f"table1-{_slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
@@ -165,8 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
                          "commits": sorted({c["run"]["commit"] for c in cells.values()}),
                          "torch": sorted({c["run"]["torch"] for c in cells.values()}),
                          "device": sorted({c["run"]["device"] for c in cells.values()})} for s, cells in seeds.items()}
-        suffix = "" if config.epsilon == configuration(asked.dataset, seed).epsilon else f"-eps{config.epsilon:g}"
-        name = f"table1-{asked.dataset}{suffix}{'-fast' if asked.fast else ''}.json"
+        suffix = "" if asked.epsilon is None else f"-eps{config.epsilon:g}"
+        name = f"table1-{_slug(asked.dataset)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast).settings() for method in METHODS}
         save_json(asked.out / name, {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
@@ -178,9 +183,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def ship(work: Path, dataset: str, epsilon: float, seed: int, folder: Path) -> None:
     """Copy a seed's generator and 16-bit victims (without database codes), with a note of where they come from."""
-    of_budget = work / f"table1-{dataset}-{epsilon:g}" / f"seed{seed}"
+    of_budget = work / f"table1-{_slug(dataset)}-{epsilon:g}" / f"seed{seed}"
     write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
-    sources = {"clean": work / f"clean-{dataset}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
+    sources = {"clean": work / f"clean-{_slug(dataset)}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
     for method in METHODS:
         for domain, source in sources.items():
             victim = load_victim(source / f"{method}-16.safetensors")

@@ -1,0 +1,153 @@
+"""Table 1's machinery on a tiny folder of images, and what is stored about the real run."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pplkit import pretrained
+from pplkit.data import embedded
+from pplkit.experiments import common, table1
+from pplkit.game import PPLConfig
+from pplkit.paper import table1 as paper_table1
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for label in range(3):
+        (folder / f"class{label}").mkdir()
+        for i in range(24):
+            image = random.integers(0, 60, (28, 28), dtype=np.uint8)
+            image[8 * label:8 * label + 8] += 150
+            Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def arguments(photos, tmp_path, monkeypatch):
+    load = table1.load
+    monkeypatch.setattr(table1, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
+    return ["--dataset", f"folder:{photos}", "--epsilon", "0.3", "--bits", "16", "--fast", "--work", str(tmp_path / "work"),
+            "--out", str(tmp_path / "out")]
+
+
+def test_every_cell_is_stored_with_its_origin_and_a_second_call_only_reads(arguments, tmp_path, capsys):
+    table1.main([*arguments, "--seeds", "0", "1"])
+    stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
+    assert len(stored["cells"]) == 2 * 4 * (2 + 1)  # train domains x scenarios x (ADSH with two protocols, DSDH with one)
+    for cell in stored["cells"]:
+        assert set(cell["seeds"]) == {"0", "1"}
+        assert cell["mAP"] == pytest.approx(np.mean(list(cell["seeds"].values())), abs=1e-4)
+        assert cell["low"] <= min(cell["seeds"].values()) <= max(cell["seeds"].values()) <= cell["high"]
+        assert cell["worst_tie_order"] <= cell["mAP"] <= cell["best_tie_order"]
+    assert stored["generator"]["epsilon"] == 0.3
+    assert all(run["commits"] and run["torch"] and run["device"] for run in stored["runs"].values())
+    assert "ADSH, learned codes" in capsys.readouterr().out
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*adversarial*")}
+    table1.main([*arguments, "--seeds", "0", "1"])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*adversarial*")} == before
+    assert json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())["cells"] == stored["cells"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(arguments, tmp_path, monkeypatch):
+    fit, fitted = table1.fit_victim, []
+
+    def fails_at_third(victim, split, train):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(type(victim).__name__)
+        return fit(victim, split, train)
+
+    monkeypatch.setattr(table1, "fit_victim", fails_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        table1.main(arguments)
+    again = []
+    monkeypatch.setattr(table1, "fit_victim", lambda v, s, t: (again.append(type(v).__name__), fit(v, s, t))[1])
+    table1.main(arguments)
+    assert (fitted, again) == (["ADSH", "ADSH"], ["DSDH", "DSDH"])
+
+
+def test_results_of_other_settings_are_not_mixed_in(arguments, tmp_path):
+    table1.main(arguments)
+    path = next((tmp_path / "work").rglob("adsh-clean-16.json"))
+    stored = json.loads(path.read_text())
+    stored["key"]["victim"]["gamma"] = 1.0
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="victim differ"):
+        table1.main(arguments)
+
+
+def test_shipped_files_are_the_first_seeds_without_database_codes(arguments, tmp_path):
+    table1.main([*arguments, "--ship", str(tmp_path / "ship")])
+    names = sorted(path.name for path in (tmp_path / "ship").iterdir())
+    assert names == ["adsh-adversarial-16.safetensors", "adsh-clean-16.safetensors", "dsdh-adversarial-16.safetensors",
+                     "dsdh-clean-16.safetensors", "generator.safetensors"]
+    assert table1.load_victim(tmp_path / "ship" / "adsh-clean-16.safetensors").database_codes is None
+
+
+def _row(method, train, task, codes, value, paper):
+    return {"method": method, "train": train, "task": task, "bits": 16, "codes": codes, "mAP": value, "paper": paper}
+
+
+def test_cells_are_compared_like_with_like():
+    rows = [
+        _row("adsh", "clean", "C->C", "learned", 0.90, 0.91),   # in-domain, within the tolerance: met
+        _row("adsh", "clean", "C->C", "network", 0.75, 0.91),   # another protocol: not compared
+        _row("dsdh", "clean", "A->A", "network", 0.35, 0.30),   # cross-domain, higher than the paper's: not met
+        _row("dsdh", "adversarial", "A->A", "network", 0.60, 0.70),  # in-domain, lower: not met
+        _row("dsdh", "adversarial", "C->C", "network", 0.15, 0.30),  # cross-domain, lower: met
+    ]
+    assert [(row["method"], row["task"], row["met"]) for row in table1.compared(rows)] == [
+        ("adsh", "C->C", True), ("dsdh", "A->A", False), ("dsdh", "A->A", False), ("dsdh", "C->C", True)]
+    assert table1.cross_domain_ratio(rows) == pytest.approx(0.5 / 0.6)
+
+
+def test_the_same_key_is_computed_once(tmp_path):
+    calls = []
+    for _ in range(2):
+        result = common.once(tmp_path / "a.json", lambda: calls.append(1) or {"value": 3}, {"seed": (1, 2)})
+    assert calls == [1] and result["value"] == 3 and result["run"]["commit"]
+    with pytest.raises(ValueError, match="seed differ"):
+        common.once(tmp_path / "a.json", dict, {"seed": (1, 3)})
+
+
+def test_unknown_victim_and_missing_epsilon_are_refused():
+    with pytest.raises(ValueError, match="'itq'"):
+        common.make_victim("itq", 16, 0)
+    with pytest.raises(ValueError, match="no epsilon for 'folder:x'"):
+        table1.configuration("folder:x", 0)
+    assert table1.configuration("fashion-mnist", 0, 0.15).epsilon == 0.15
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return json.loads(embedded("results", "table1-fashion-mnist.json").read_text())
+
+
+def test_the_stored_table_is_complete_and_names_its_origin(stored):
+    done = table1.compared(stored["cells"])
+    assert len(done) == 64
+    assert {(row["train"], row["method"], row["task"], row["bits"]) for row in done} == {
+        key[1:] for key in paper_table1() if key[0] == "fashion-mnist"}
+    assert all(set(row["seeds"]) == {"0", "1", "2"} for row in stored["cells"])
+    assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
+    assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
+    expected = PPLConfig.reference("fashion-mnist", seed=stored["generator"]["seed"])
+    assert {**stored["generator"], "seed": None} == json.loads(json.dumps({**vars(expected), "seed": None}))
+
+
+def test_the_shipped_models_are_those_of_the_table(stored):
+    generator = pretrained.generator()
+    assert generator.metadata["config"]["seed"] == 0
+    assert {**generator.metadata["config"], "seed": None} == {**stored["generator"], "seed": None}
+    for method in ("adsh", "dsdh"):
+        for domain in ("clean", "adversarial"):
+            victim = pretrained.victim(method, domain)
+            assert victim.bits == 16 and victim.seed == 0
+            assert ("generator" in victim.metadata) == (domain == "adversarial")
+    with pytest.raises(ValueError, match="'dsh'"):
+        pretrained.victim("dsh")
