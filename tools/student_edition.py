@@ -97,6 +97,8 @@ def exercise_problems(notebook: NotebookNode, stem: str) -> list[str]:
             problems.append(f"cell {number} has a solution region and is no solution cell")
         if is_solution(cell) and not cell.metadata.get("jupyter", {}).get("source_hidden"):
             problems.append(f"cell {number} is a solution and not collapsed (jupyter.source_hidden)")
+        if is_open(cell) and any(not line.strip().startswith("<!--") for line in regions):
+            problems.append(f"cell {number}: hide the marks of the region, as <!-- ### {BEGIN} -->")
         if is_open(cell) and "<details>" not in cell.source.partition(BEGIN)[2]:
             problems.append(f"cell {number}: fold the model answer in <details> inside the solution region")
         name = grading(cell).get("grade_id", "")
