@@ -111,7 +111,7 @@ def reversal(function: Callable) -> str:
 def _players(seed: int) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
     """Tiny generator and surrogate in float64, a batch of six and its similarity matrix."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not CUDA's, which no fork would restore
         generator = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4)).to(DOUBLE)
         surrogate = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).to(DOUBLE)
         x = torch.randn(6, 4, dtype=DOUBLE)
