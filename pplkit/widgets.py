@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NOT_YET = "no prediction yet"
-CONFIDENCES = tuple(range(0, 101, 10))  # percent
+START_CONFIDENCE = 50  # percent, where the widget begins
 
 
 class Predict:
@@ -88,17 +88,15 @@ class Predict:
 
     @property
     def confidence(self) -> int | None:
-        """How sure the learner is, in percent: 0, 10, ..., 100; None if not said."""
+        """How sure the learner is, in percent, a whole number from 0 to 100; None if not said."""
         return self._confidence
 
     @confidence.setter
     def confidence(self, percent: int | None) -> None:
         if not self._asks_confidence:
             raise ValueError("this prediction does not ask for a confidence; make it with confidence=True")
-        if percent is not None and (isinstance(percent, bool) or percent not in CONFIDENCES):
-            raise ValueError(
-                f"confidence is {percent!r}; choose one of {', '.join(map(str, CONFIDENCES))} percent"
-            )
+        if percent is not None and (type(percent) is not int or not 0 <= percent <= 100):
+            raise ValueError(f"confidence is {percent!r}; a whole number of percent from 0 to 100 is needed")
         self._confidence = percent
         self._show_state()
 
@@ -213,9 +211,8 @@ class Predict:
             ]
         self._answer_widget.observe(lambda change: self._answered(change["new"]), names="value")
         if self._asks_confidence:
-            self._confidence_widget = ipywidgets.Dropdown(
-                options=[("", None), *((f"{percent} %", percent) for percent in CONFIDENCES)],
-                description="How sure?",
+            self._confidence_widget = ipywidgets.BoundedIntText(
+                START_CONFIDENCE, min=0, max=100, step=10, description="Sure (%)"
             )
             self._confidence_widget.observe(lambda change: self._rated(change["new"]), names="value")
             rows.append(self._confidence_widget)
@@ -234,9 +231,12 @@ class Predict:
         return ipywidgets.BoundedFloatText(value=start, min=low, max=high, step=None, description="Answer")
 
     def _answered(self, answer: str | float | None) -> None:
-        """The learner used the answer widget."""
-        if answer != self._value:
-            self.value = answer
+        """The learner used the answer widget; the confidence that stands beside it counts from now on."""
+        if answer == self._value:
+            return
+        if answer is not None and self._asks_confidence and self._confidence is None:
+            self._confidence = self._confidence_widget.value
+        self.value = answer
 
     def _rated(self, percent: int) -> None:
         """The learner used the confidence widget."""
@@ -249,6 +249,6 @@ class Predict:
             return
         if self._value is not None or self.choices is not None:  # a number field cannot be empty
             self._answer_widget.value = self._value
-        if self._asks_confidence:
+        if self._confidence is not None:  # nor can this one
             self._confidence_widget.value = self._confidence
         self._status.value = self._state()
