@@ -1,0 +1,69 @@
+"""Answer checks of notebook 09: which codes a scenario searches with, and when a cell of Table 1 is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from pplkit.checks import call, check, compare, expect_close, fail
+from pplkit.retrieval import mean_average_precision
+
+NAMES = ("C->C", "C->A", "A->C", "A->A")
+
+
+def _codes(seed: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(n: int) -> torch.Tensor:
+        return torch.randint(0, 2, (n, 6), generator=random).mul(2).sub(1).to(torch.int8)
+
+    query = {"C": draw(4), "A": draw(4)}
+    database = {"C": draw(12), "A": draw(12)}
+    return query, database, torch.arange(4) % 2, torch.arange(12) % 2
+
+
+@check
+def scenario_map(function: Callable) -> str:
+    """09.1: mAP of one scenario from the four sets of codes."""
+    for seed in range(3):
+        query, database, query_labels, database_labels = _codes(seed)
+
+        def value(q: str, d: str) -> float:
+            return mean_average_precision(query[q], query_labels, database[d], database_labels).expected  # noqa: B023
+
+        for name in NAMES:
+            asked, searched = name.split("->")
+            got = call(function, name, query, database, query_labels, database_labels, case=f"{name}, set of codes {seed}")
+            got = getattr(got, "expected", got)
+            mistakes = [(value(searched, asked), "query and database are swapped: the name reads query->database")]
+            mistakes += [(value(q, d), f"this is the mAP of {q}->{d}") for q in "CA" for d in "CA"]
+            expect_close(got, value(asked, searched), case=f"{name}, set of codes {seed}", name="the mAP", mistakes=mistakes)
+    return "the four scenarios of 3 seeded sets of codes"
+
+
+def _met(ours: float, paper: float, in_domain: bool, tolerance: float) -> bool:
+    return ours >= paper - tolerance if in_domain else ours <= paper + tolerance
+
+
+@check
+def is_met(function: Callable) -> str:
+    """09.2: whether a cell is at least as good as the paper's."""
+    cases = [(0.90, 0.91, True, 0.02), (0.88, 0.91, True, 0.02), (0.95, 0.91, True, 0.02), (0.35, 0.30, False, 0.02),
+             (0.31, 0.30, False, 0.02), (0.10, 0.30, False, 0.02), (0.28, 0.30, True, 0.0), (0.28, 0.30, False, 0.0)]
+    got = [call(function, *case) for case in cases]
+    if any(not isinstance(answer, bool) for answer in got):
+        fail(f"True or False is needed for each cell, got {got[0]!r} for the first")
+    compare(
+        function,
+        _met,
+        cases,
+        mistakes=[
+            (lambda o, p, i, t: o >= p - t, "a high mAP is good only in-domain; across domains protection wants it low"),
+            (lambda o, p, i, t: o <= p + t, "a low mAP is good only across domains; in-domain the images must stay usable"),
+            (lambda o, p, i, t: _met(o, p, i, 0.0), "you dropped the tolerance"),
+            (lambda o, p, i, t: abs(o - p) <= t, "a cell that is far better than the paper's is met, too"),
+            (lambda o, p, i, t: _met(o, p, i, -t), "the tolerance is on the wrong side: it forgives, it does not demand more"),
+        ],
+    )
+    return f"{len(cases)} cells"

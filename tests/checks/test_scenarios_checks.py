@@ -1,0 +1,50 @@
+"""Checks of notebook 09: right answers pass, typical wrong ones are told what is wrong."""
+
+import pytest
+
+from pplkit.checks import CheckFailed
+from pplkit.checks import scenarios as check
+from pplkit.retrieval import mean_average_precision
+
+
+def right(scenario, query, database, query_labels, database_labels):
+    q, d = scenario.split("->")
+    return mean_average_precision(query[q], query_labels, database[d], database_labels).expected
+
+
+def swapped(scenario, query, database, query_labels, database_labels):
+    return right("->".join(reversed(scenario.split("->"))), query, database, query_labels, database_labels)
+
+
+def always_clean(scenario, *codes):
+    return right("C->C", *codes)
+
+
+def not_done(*arguments):
+    raise NotImplementedError
+
+
+def met(ours, paper, in_domain, tolerance):
+    return ours >= paper - tolerance if in_domain else ours <= paper + tolerance
+
+
+def test_right_answers_pass(capsys):
+    check.scenario_map(right)
+    check.is_met(met)
+    assert capsys.readouterr().out.count("✓") == 2
+
+
+@pytest.mark.parametrize(("test", "answer", "words"), [
+    (check.scenario_map, swapped, "swapped"),
+    (check.scenario_map, always_clean, "mAP of C->C"),
+    (check.scenario_map, not_done, "not implemented yet"),
+    (check.is_met, not_done, "not implemented yet"),
+    (check.is_met, lambda o, p, i, t: 1, "True or False"),
+    (check.is_met, lambda o, p, i, t: o >= p - t, "only in-domain"),
+    (check.is_met, lambda o, p, i, t: o <= p + t, "only across domains"),
+    (check.is_met, lambda o, p, i, t: met(o, p, not i, t), "across domains"),
+    (check.is_met, lambda o, p, i, t: met(o, p, i, 0.0), "tolerance"),
+])
+def test_wrong_answers_are_explained(test, answer, words):
+    with pytest.raises(CheckFailed, match=words):
+        test(answer)
