@@ -9,6 +9,7 @@ mAP of the four scenarios with network codes, 1,000 validation queries drawn fro
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -42,9 +43,12 @@ REGIMES: dict[str, dict] = {
     "frozen and 1e-4": {"surrogate_learning_rate": (0.0, 1e-4), "code_lengths": (8, 8)},
     "slow 3e-6, 2 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8)},
     "slow 3e-6, 4 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8, 8, 8)},
-    "alpha 10": {"alpha": 10.0},
-    "matching 0": {"gamma": 0.0},
-    "domain 0": {"alpha": 0.0},
+    # every term left out in turn, with the settings of a short game (the defaults of PPLConfig)
+    "ablation: complete": {},
+    "ablation: without affinity": {"affinity": 0.0},
+    "ablation: without domain": {"alpha": 0.0},
+    "ablation: without similarity": {"beta": 0.0},
+    "ablation: without matching": {"gamma": 0.0},
     "slow, 4 surrogates, clean 1, 1600 steps": {"code_lengths": (8, 8, 8, 8), "clean": 1.0, "steps": 1600},
 }
 
@@ -76,7 +80,7 @@ def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], w
                 for domain, victims in zip(TRAIN_DOMAINS, (clean, adversarial), strict=True) for victim in victims}
         return {"rows": rows, "collapsed": run.collapsed}
 
-    slug = f"{name.replace(' ', '_').replace(',', '')}-{epsilon}-{seed}.json"
+    slug = f"{re.sub(r'[^a-z0-9.]+', '_', name)}-{epsilon}-{seed}.json"
     return once(work / "regimes" / slug, measure, {"config": dataclasses.asdict(config), "split": split.manifest})
 
 
