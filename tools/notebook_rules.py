@@ -229,6 +229,9 @@ def contract_problems(path: Path) -> list[str]:
         problems.append(f"kernelspec is {dict(notebook.metadata.get('kernelspec', {}))}, not {KERNELSPEC}")
     for number, cell in numbered:
         problems += [f"cell {number} {problem}" for problem in cell_output_problems(cell)]
+    for cell in notebook.cells:
+        if lost := re.search(r"[\x00-\x08\x0b-\x1f]\w*", cell.source):
+            problems.append(f"cell {cell.id} has a control character in {lost[0]!r}: a backslash escape was swallowed")
     return problems
 
 

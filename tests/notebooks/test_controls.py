@@ -151,6 +151,10 @@ class TestContract:
         found = rules.contract_problems(altered(change))
         assert any(problem in text for text in found), found
 
+    def test_swallowed_backslash(self, altered):
+        path = altered(lambda notebook: notebook.cells[1].update(source="# the weight \x07lpha\nprint(n * 2)"))
+        assert any("control character" in problem for problem in rules.contract_problems(path))
+
     def test_stored_error(self, altered):
         error = nbformat.v4.new_output("error", ename="OSError", evalue="gone", traceback=["gone"])
         found = rules.contract_problems(altered(lambda notebook: notebook.cells[1].update(outputs=[error])))
