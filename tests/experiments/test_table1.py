@@ -15,7 +15,7 @@ from pplkit.paper import table1 as paper_table1
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("photos", numbered=False)
     random = np.random.default_rng(0)
     for label in range(3):
         (folder / f"class{label}").mkdir()
