@@ -8,6 +8,7 @@ marks in the README files and in notebook 00. Only text changes; nothing needs t
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tomllib
@@ -19,6 +20,8 @@ import nbformat
 import notebook_rules as rules
 import student_edition as editions
 from nbformat import NotebookNode
+
+from pplkit.experiments import table1
 
 _GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 _MARKING = re.compile(r"\*\*Marking\*\*\s*(.*?)\s*(?:\n\s*\n|</details>|\Z)", re.DOTALL)
@@ -190,6 +193,26 @@ def fill(text: str, parts: dict[str, Callable[[], str]], where: str) -> str:
     return text
 
 
+def results_table(root: Path = rules.ROOT) -> str:
+    """Our Table 1 beside the paper's, from the stored results, as markdown."""
+    stored = json.loads((root / "data" / "results" / "table1-fashion-mnist.json").read_text(encoding="utf-8"))
+    rows = table1.compared(stored["cells"])
+    bits = sorted({row["bits"] for row in rows})
+    head = " | ".join(f"{b} bits" for b in bits)
+    lines = [f"| victim | trained on | scenario | {head} |", "|---|---|---|" + "---|" * len(bits)]
+    star = " \\*"
+    cells = {(row["method"], row["train"], row["task"], row["bits"]): row for row in rows}
+    for method, train, task in dict.fromkeys(key[:3] for key in cells):
+        found = [cells[method, train, task, b] for b in bits]
+        shown = [f"{row['mAP']:.3f} ({row['paper']:.3f}){'' if row['met'] else star}" for row in found]
+        domain = "clean" if train == "clean" else "protected"
+        lines.append(f"| {method.upper()} | {domain} images | {task} | {' | '.join(shown)} |")
+    met = sum(row["met"] for row in rows)
+    lines.append(f"\n{met} of {len(rows)} cells are at least as good as the paper's; mean cross-domain mAP is "
+                 f"{table1.cross_domain_ratio(stored['cells']):.2f} times the paper's.")
+    return "\n".join(lines)
+
+
 def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     """Bring README files and notebooks up to date; the files that were (or, without `write`, would be) changed."""
     folder = root / "notebooks"
@@ -203,7 +226,8 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     parts = {"course map": lambda: short_map(entries)}
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
-    for path, offered in {root / "README.md": {"course map": outside}, folder / "README.md": full}.items():
+    for path, offered in {root / "README.md": {"course map": outside, "results": lambda: results_table(root)},
+                          folder / "README.md": full}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")
             after = fill(before, offered, path.name)

@@ -1,0 +1,55 @@
+"""Every command and every line of Python in the README works."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+TARGETS = set(re.findall(r"`make ([\w-]+)", README)) | {command.split()[1] for command in COMMANDS if "make " in command}
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_make_knows_the_target(target):
+    """CI runs `make test` itself; here make resolves every target without running it."""
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "python -m" in c])
+def test_experiments_accept_the_arguments(command):
+    """The long runs are parsed, not run: `--help` behind the arguments ends them after the parsing of their names."""
+    words = shlex.split(command)
+    done = subprocess.run([sys.executable, *words[1:], "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for option in (word for word in words if word.startswith("--")):
+        assert option in done.stdout
+
+
+def test_python_blocks_run_as_printed_but_for_their_length(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(30):
+            Image.fromarray(random.integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        assert "steps=800" in block
+        namespace: dict = {}
+        exec(block.replace("steps=800", "warmup_steps=2, steps=2"), namespace)
+        protected, clean = namespace["protected"], namespace["split"].database.images
+        assert protected.shape == clean.shape
+        assert (protected.int() - clean.int()).abs().max() <= 25
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
