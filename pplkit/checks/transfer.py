@@ -1,0 +1,120 @@
+"""Checks of notebook 11: how much of a push arrives at another model, and how to compare drops of different victims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pplkit.checks import call, check, compare, expect, expect_close
+
+
+@check
+def share_that_arrives(function: Callable) -> str:
+    """11.1: Σ sign(a_k) b_k / Σ |b_k| for linear scores with weights a (surrogate) and b (victim)."""
+    cases: list[tuple] = [
+        (torch.tensor([1.0, -2.0, 0.5, 3.0]), torch.tensor([2.0, -1.0, -1.0, 2.0])),
+        (torch.tensor([1.0, -2.0]), torch.tensor([1.0, -2.0])),
+        (torch.tensor([1.0, -2.0]), torch.tensor([-3.0, 6.0])),
+    ]
+    for seed in range(3):
+        random = torch.Generator().manual_seed(seed)
+        cases.append((torch.randn(20, generator=random), torch.randn(20, generator=random)))
+
+    def right(surrogate: Tensor, victim: Tensor) -> Tensor:
+        return (surrogate.sign() * victim).sum() / victim.abs().sum()
+
+    compare(
+        function,
+        right,
+        cases,
+        rtol=1e-5,
+        mistakes=[
+            (lambda a, b: right(a, b).abs(), "the sign is lost: a push in the wrong direction is a negative share"),
+            (lambda a, b: -right(a, b), "the sign is wrong: a victim equal to the surrogate must get all of it, +1"),
+            (lambda a, b: right(b, a), "surrogate and victim are swapped: the signs come from the surrogate"),
+            (lambda a, b: a @ b / (a.norm() * b.norm()),
+             "this is the cosine; the perturbation moves along sign(a), not along a"),
+            (lambda a, b: a @ b / b.abs().sum(), "the perturbation moves along sign(a), not along a"),
+            (lambda a, b: (a.sign() * b).sum(), "this is the push itself; divide by the largest one possible, Σ |b_k|"),
+            (lambda a, b: (a.sign() * b).mean(), "divide by Σ |b_k|, the push that knowing the victim gives, not by the number "
+                                                 "of pixels"),
+            (lambda a, b: (a.sign() == b.sign()).float().mean(), "this counts pixels with equal sign; large weights of the "
+                                                                 "victim count more"),
+            (lambda a, b: (a.sign() * b).sum() / b.norm(), "the largest push with |δ_k| ≤ ε per pixel is Σ |b_k|, not the "
+                                                           "Euclidean length"),
+        ],
+    )  # fmt: skip
+    return f"{len(cases)} pairs of weights, also opposite ones"
+
+
+@check
+def relative_drop(function: Callable) -> str:
+    """11.2: what share of the in-domain mAP above chance is lost."""
+    cases = [(0.7, 0.25, 0.1), (0.7, 0.7, 0.1), (0.7, 0.1, 0.1), (0.5, 0.3, 0.0), (0.6, 0.05, 0.1), (0.5, 0.55, 0.25)]
+
+    def right(within: float, across: float, chance: float) -> float:
+        return (within - across) / (within - chance)
+
+    compare(
+        function,
+        right,
+        cases,
+        rtol=1e-9,
+        mistakes=[
+            (lambda w, a, c: (w - a) / w, "this is the paper's drop, which can never reach 1: subtract chance from the "
+                                          "denominator"),
+            (lambda w, a, c: w - a, "this is the absolute drop; a weak victim has less to lose, so divide by what it had"),
+            (lambda w, a, c: (a - c) / (w - c), "this is what is left; the drop is 1 minus that"),
+            (lambda w, a, c: a / w, "this is what is left, without chance; the drop is asked for"),
+            (lambda w, a, c: (w - a - c) / (w - c), "chance cancels in the numerator: (within − chance) − (across − chance)"),
+            (lambda w, a, c: (w - a - c) / w, "chance belongs in the denominator: in the numerator it cancels"),
+            (lambda w, a, c: min(1.0, max(0.0, (w - a) / (w - c))), "do not clip: a drop above 1 or below 0 is a "
+                                                                    "finding, too"),
+            (lambda w, a, c: min(1.0, (w - a) / (w - c)), "do not clip: a mAP below chance is a finding, too"),
+            (lambda w, a, c: max(0.0, (w - a) / (w - c)), "do not clip: a gain (negative drop) is a finding, too"),
+            (lambda w, a, c: 100 * (w - a) / (w - c), "return a share, not percent"),
+            (lambda w, a, c: (a - w) / (w - c), "the sign is wrong: a loss is a positive drop"),
+        ],
+    )  # fmt: skip
+    return f"{len(cases)} victims, also below chance and above in-domain"
+
+
+def _chance(query_labels: Tensor, database_labels: Tensor) -> float:
+    return (query_labels[:, None] == database_labels[None, :]).double().mean().item()
+
+
+@check
+def chance_level(function: Callable) -> str:
+    """11.3: expected mAP of a search whose codes are all equal: the mean share of relevant database images."""
+    from pplkit.retrieval import mean_average_precision
+
+    cases = []
+    for seed, queries, database, classes in ((0, 6, 20, 2), (1, 10, 50, 5), (2, 4, 9, 3)):
+        random = torch.Generator().manual_seed(seed)
+        labels = torch.cat([torch.arange(classes), torch.randint(0, classes, (database - classes,), generator=random).pow(2)
+                            .remainder(classes)])
+        cases.append((torch.randint(0, classes, (queries,), generator=random), labels))
+
+    def wrong_side(query_labels: Tensor, database_labels: Tensor) -> float:
+        return 1 / len(database_labels.unique())
+
+    def weighted(query_labels: Tensor, database_labels: Tensor) -> float:
+        return (database_labels[:, None] == database_labels[None, :]).double().mean().item()
+
+    for number, (query_labels, database_labels) in enumerate(cases, start=1):
+        case = f"case {number} of {len(cases)}: {len(query_labels)} queries, {len(database_labels)} database images"
+        value = call(function, query_labels, database_labels, case=case)
+        mistakes: Sequence = [
+            (wrong_side(query_labels, database_labels), "1 / number of classes holds only if all classes are equally large"),
+            (weighted(query_labels, database_labels), "these are pairs within the database; the queries ask"),
+            (1 - _chance(query_labels, database_labels), "this is the share of irrelevant images"),
+        ]
+        expect_close(value, _chance(query_labels, database_labels), rtol=1e-5, case=case, mistakes=mistakes)
+    query_labels, database_labels = torch.arange(10).repeat(3), torch.arange(10).repeat(100)
+    equal = torch.ones(1, 8, dtype=torch.int8)
+    search = mean_average_precision(equal.expand(30, 8), query_labels, equal.expand(1000, 8), database_labels).expected
+    value = float(call(function, query_labels, database_labels))
+    expect(abs(search - value) < 0.01, f"equal codes for 1,000 images give mAP {search:.3f}, you say {value:.3f}")
+    return f"{len(cases)} label sets with classes of different size, and a search with equal codes"
