@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pplkit import backbones
+from pplkit import backbones, hashing
+from pplkit.hashing import ADSH
 
 
 @pytest.mark.parametrize("size", [16, 17, 28, 32, 33])
@@ -71,3 +72,46 @@ def test_unknown_names_and_channels_are_refused():
     for channels in (0, 2, 4):
         with pytest.raises(ValueError, match=rf"channels must be 1 \(grey\) or 3 \(colour\), got {channels}"):
             backbones.create("two_conv", channels)
+
+
+OTHERS = [("dense", 12), ("mobilenet_v3_small", 16), ("resnet18", 8)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name, size", OTHERS)
+def test_other_networks_train_encode_and_survive_a_checkpoint(name, size, channels, tmp_path):
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (32, channels, size, size), generator=random).to(torch.uint8)
+    victim = ADSH(4, backbone=name, outer_epochs=1, inner_epochs=1, batch_size=16, device="cpu", autocast=False)
+    victim.fit(images, torch.arange(32) % 2, progress=False)
+    codes = victim.encode(images)
+    assert codes.shape == (32, 4) and codes.dtype == torch.int8 and bool((codes.abs() == 1).all())
+    victim.save(tmp_path / "victim.safetensors")
+    assert torch.equal(hashing.load(tmp_path / "victim.safetensors").encode(images), codes)
+
+
+@pytest.mark.parametrize("name, size", OTHERS)
+def test_every_parameter_of_the_other_networks_gets_a_gradient(name, size):
+    torch.manual_seed(0)
+    network = backbones.create(name, 1, size)
+    features = network(torch.rand(16, 1, size, size))
+    assert features.shape == (16, network.features)
+    (features * torch.randn(16, network.features)).sum().backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+def test_small_images_keep_their_resolution_in_the_first_layer_and_large_ones_do_not(name):
+    def first(size: int) -> torch.nn.Conv2d:
+        return next(m for m in backbones.create(name, 3, size).modules() if isinstance(m, torch.nn.Conv2d))
+
+    assert first(64).stride == (1, 1) and first(65).stride == (2, 2)
+
+
+@pytest.mark.parametrize("name, size", OTHERS)
+def test_other_networks_see_normalised_pixels(name, size):
+    """A grey image at the mean pixel is 0 for the layers behind the normalisation."""
+    network = backbones.create(name, 1, size)
+    grey = network.normalise(torch.full((1, 1, size, size), 0.286))
+    assert torch.allclose(grey, torch.zeros_like(grey), atol=1e-6)
