@@ -1,6 +1,6 @@
 """The course's figures: one style, and the figures that more than one notebook shows.
 
-Matplotlib is imported here and nowhere else in the package. Every function draws on a given Axes or makes its
+Pyplot is imported here and nowhere else in the package. Every function draws on a given Axes or makes its
 own Figure, returns it, and changes no global setting; only `use_style` does, which a notebook calls once.
 Nothing is told by colour alone: results are framed and marked ✓ or ✗, bars carry their values.
 """
