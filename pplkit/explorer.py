@@ -158,17 +158,17 @@ class EpsilonSlider:
         figure = Figure(figsize=(9.0, height), dpi=self.dpi, layout="none")  # a fixed layout is drawn twice as fast
         canvas = FigureCanvasAgg(figure)
         top, bottom = 1 - 0.35 / height, (height - 4.45) / height
-        grid = figure.add_gridspec(3, 10, height_ratios=[1.6, 1, 1], left=0.08, right=0.98, top=top, bottom=bottom, hspace=0.45)
+        grid = figure.add_gridspec(3, 24, height_ratios=[1.6, 1, 1], left=0.08, right=0.98, top=top, bottom=bottom, hspace=0.35)
         change = view.protected.to(torch.int16) - view.clean.to(torch.int16)  # (C, H, W)
         factor = max(1, 127 // max(1, int(change.abs().max())))
         grey = (128 + factor * change).clamp(0, 255).to(torch.uint8)  # (C, H, W)
         shown = {"clean": view.clean, f"change × {factor}": grey, "protected": view.protected}
         for place, (title, image) in enumerate(shown.items()):
-            ax = figure.add_subplot(grid[0, 2 * place:2 * place + 2])
+            ax = figure.add_subplot(grid[0, 4 * place:4 * place + 4])
             ax.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255)
             ax.set_title(title, fontsize=11)
             ax.set_axis_off()
-        ax = plots.bits(view.codes, ["clean", "protected"], reference=view.codes[0], ax=figure.add_subplot(grid[0, 6:]),
+        ax = plots.bits(view.codes, ["clean", "protected"], reference=view.codes[0], ax=figure.add_subplot(grid[0, 15:]),
                         title=f"codes, {view.flipped} of {view.codes.shape[1]} bits flipped")
         ax.tick_params(axis="x", labelsize=8)
         for row, (name, image) in enumerate((("clean query", view.clean), ("protected query", view.protected))):
