@@ -244,7 +244,9 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
         if notebook != before:
             changed.append(path)
             if write:
-                nbformat.write(notebook, path)
+                whole = path.with_suffix(".new")  # a stop halfway must not leave an empty notebook
+                nbformat.write(notebook, whole)
+                whole.replace(path)
     return changed
 
 
