@@ -1,245 +1,342 @@
-"""The ε slider: one query image, its protected twin, both codes and what a search returns, redrawn as ε moves.
+"""The ε explorer: move ε and watch what it does to one image, to its code, to four searches and to the mean of all queries.
 
-    explorer = EpsilonSlider(generator, victim, queries, database, classes=split.classes)
-    explorer                          # last line of a cell: slider, query picker, picture
-    explorer.slider.value = 0.1       # the same by assignment, for headless runs
-    print(explorer.label.value)       # 0.100 (26/255)
+    explorer = EpsilonExplorer(pretrained.victims(), pretrained.generator(), split)
+    explorer                             # last line of a cell: controls and pictures
+    explorer.prediction.value = ...      # unlocks the slider, as the mouse does; or explorer.skip()
+    explorer.slider.value = 0.1          # the same by assignment, for headless runs
+    print(explorer.label.value)          # 0.100 (26/255)
 
-A plain observer writes PNG bytes into an image widget: no output area that a headless run would compare, no figure
-that pyplot would keep.
+A move draws what one image needs, in milliseconds; scenarios with a protected database follow when a background thread has
+encoded it at that ε. The thread also computes the whole curve, and ends when nothing is left to do.
 """
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from pplkit import budget, plots, quality, retrieval
-from pplkit.data import ImageSet
-from pplkit.scenarios import Victim
+from pplkit import budget, picture
+from pplkit.data import RetrievalSplit
+from pplkit.prediction import Predict
+from pplkit.scenarios import SCENARIOS, Victim
+from pplkit.sweep import EpsilonSweep, Patterns, View
 
-Curve = Mapping[str, Mapping[float, float]]  # scenario -> ε -> mAP
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One query at one ε.
-
-    Attributes:
-        query: its position among the queries.
-        epsilon: ε in pixel units.
-        clean, protected: uint8 (C, H, W).
-        codes: int8 (2, c) in {-1, +1}: of the clean image, of the protected one.
-        top: int64 (2, K), nearest database images of the clean query, of the protected one.
-        relevant: bool (2, K), whether they share a label with the query.
-        psnr: of the protected image, in decibels; inf if nothing changed.
-        ssim: of the protected image, at most 1.
-    """
-
-    query: int
-    epsilon: float
-    clean: Tensor
-    protected: Tensor
-    codes: Tensor
-    top: Tensor
-    relevant: Tensor
-    psnr: float
-    ssim: float
-
-    @property
-    def flipped(self) -> int:
-        """Number of bits in which the two codes differ: their Hamming distance."""
-        return int((self.codes[0] != self.codes[1]).sum())
-
-    @property
-    def text(self) -> str:
-        """The numbers of the picture in one line."""
-        before, after = self.relevant.sum(1).tolist()
-        size = self.relevant.shape[1]
-        return (f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.2f}, {self.flipped} of {self.codes.shape[1]} bits flipped, "
-                f"relevant among the first {size}: {before} for the clean query, {after} for the protected one")
+Choice = tuple[str, str, int]  # method, train domain, bits
+ANY = "any class"
+DOMAIN_NAMES = {"clean": "clean images", "adversarial": "protected images"}
+POINTS = tuple(k / 50 for k in range(51))
+SHAPES = {
+    "A: falls evenly": {e: 0.8 - 0.7 * e for e in POINTS},
+    "B: holds, falls off a cliff, stays down": {e: 0.1 + 0.7 * max(0.0, min(1.0, (0.25 - e) / 0.15)) for e in POINTS},
+    "C: falls at once, then levels out": {e: 0.1 + 0.7 * 0.5 ** (e / 0.03) for e in POINTS},
+    "D: holds until ε is large": {e: 0.1 + 0.7 * max(0.0, min(1.0, (0.9 - e) / 0.25)) for e in POINTS},
+}
+QUESTION = "How will the mAP of A->C (protected query, clean database) depend on ε?"
+_shown: weakref.WeakValueDictionary[str, EpsilonExplorer] = weakref.WeakValueDictionary()
 
 
-class EpsilonSlider:
-    """A slider for ε and a picker for the query, over a picture of what they do. The database stays clean.
+class EpsilonExplorer:
+    """Controls for ε, norm, victim and query over pictures of what they do.
 
     Args:
+        victim: what the searcher uses, `encode(uint8) -> codes`; or a mapping (method, train domain, bits) -> victim to choose
+            from, the first is shown first.
         generator: float images (B, C, H, W) in [0, 1] -> pattern, see `pplkit.budget.protect`. It is the same generator at
             every ε; only the size of its output changes.
-        victim: what the searcher uses, `encode(uint8) -> codes`.
-        queries: the images to pick from.
-        database: the clean images that are searched.
-        classes: names of the labels; None shows their numbers.
+        split: queries and database, clean.
         epsilon: where the slider starts, in pixel units.
-        maximum: right end of the slider, at most 1.
-        step: of the slider, in pixel units.
-        norm: of the budget.
-        neighbours: how many results are shown.
-        curve: {scenario: {ε: mAP}}, drawn below with a mark at the present ε; None: not yet. Assign it later with
-            `explorer.curve = ...`.
-        dpi: resolution of the picture.
+        step: of the slider, in pixel units; the curve has a point at every step. Other ε can be typed.
+        norm: of the budget at the start.
+        queries, database_size: so many images, drawn by `seed`; None: all of the split.
+        seed: of that draw and of the button "Random".
+        neighbours: results shown per scenario.
+        ask: lock the slider until a prediction has been made or skipped.
+        name: a new explorer of the same name closes the old one, so that re-running a cell leaves nothing behind.
 
     Attributes:
-        slider, picker: the controls; assigning their `value` redraws.
+        slider, typed, norm, method, domain, bits, kind, number, following, random, scenario: the controls.
+        prediction: the `Predict` that unlocks the slider.
         label: widget with ε as text, "0.300 (77/255)".
         summary: widget with the other numbers.
         message: widget that shows what went wrong, empty otherwise.
-        picture: image widget, PNG bytes in `value`.
+        progress: bar of the curve.
         view: the `View` that is shown; None after an error.
 
     Raises:
-        ValueError: ε, maximum or step out of range; neighbours outside 1..N; and what generator, budget and victim raise.
+        ValueError: ε or step out of range, an empty mapping; generator, victim and images that do not fit each other.
     """
 
-    def __init__(self, generator: Callable[[Tensor], Tensor], victim: Victim, queries: ImageSet, database: ImageSet, *,
-                 classes: Sequence[str] | None = None, epsilon: float = 0.3, maximum: float = 1.0, step: float = 0.01,
-                 norm: str = "inf", neighbours: int = 10, curve: Curve | None = None, dpi: int = 80):
+    def __init__(self, victim: Victim | Mapping[Choice, Victim], generator: Callable[[Tensor], Tensor],
+                 split: RetrievalSplit, *, epsilon: float = 0.3, step: float = 0.02, norm: str = "inf",
+                 queries: int | None = None, database_size: int | None = None, seed: int = 0, neighbours: int = 10,
+                 ask: bool = True, name: str = "explorer"):
         budget.format_epsilon(epsilon)
-        if not 0 < maximum <= 1 or not 0 < step <= maximum or epsilon > maximum:
-            raise ValueError(f"0 < step <= maximum <= 1 and epsilon <= maximum are needed, got step={step!r}, "
-                             f"maximum={maximum!r}, epsilon={epsilon!r}")
-        self.generator, self.victim, self.norm = generator, victim, norm
-        self.queries, self.database, self.neighbours, self.dpi = queries, database, neighbours, dpi
+        if not 0 < step <= 1:
+            raise ValueError(f"step must lie above 0 and at most at 1 in pixel units, got {step!r}")
+        self._random = torch.Generator().manual_seed(seed)
+        self.query, self.database = (self._drawn(getattr(split, part), size, part)
+                                     for part, size in (("query", queries), ("database", database_size)))
+        self.classes, self.neighbours = split.classes, neighbours
         self.view: View | None = None
-        self._curve = curve
-        self._database_codes = victim.encode(database.images)  # (N, c), once: the database stays as it is
-        self.slider = ipywidgets.FloatSlider(epsilon, min=0, max=maximum, step=step, description="ε", readout=False,
-                                             continuous_update=False, layout={"width": "60%"})
-        self.picker = ipywidgets.Dropdown(options=_names(queries, classes), description="Query")
-        self.label, self.summary, self.message = ipywidgets.Label(), ipywidgets.Label(), ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-        rows = [ipywidgets.HBox([self.slider, self.label]), self.picker, self.summary, self.message, self.picture]
-        self.widget = ipywidgets.VBox(rows)
-        self._show()
-        for control in (self.slider, self.picker):
-            control.observe(self._show, names="value")
+        self.chance = float((self.query.labels[:, None] == self.database.labels).float().mean())
+        self._patterns = Patterns(generator, self.query, self.database)
+        if not isinstance(victim, Mapping):
+            bits = victim.encode(self.query.images[:1]).shape[1]
+            victim = {(type(victim).__name__, "its own images", bits): victim}
+        self._victims = dict(victim)
+        if not self._victims:
+            raise ValueError("victim is an empty mapping: give at least one (method, train domain, bits) -> victim")
+        self._sweeps: dict[tuple[Choice, str], EpsilonSweep] = {}
+        self._grid = _coarse_to_fine([round(k * step, 4) for k in range(int(1 / step + 1e-6) + 1)])
+        self._drawing, self._deciding = threading.RLock(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = self._moving = False
+        self._make_controls(epsilon, step, norm)
+        self.prediction = Predict(QUESTION, choices=list(SHAPES))
+        self.prediction.observe(lambda _: self._unlock())
+        self._locked = ask
+        for control in (self.slider, self.typed):
+            control.disabled = ask
+        self.widget = self._layout()
+        if (old := _shown.get(name)) is not None:
+            old.close()
+        _shown[name] = self
+        self._refresh()
+
+    def _drawn(self, images: Any, size: int | None, part: str) -> Any:
+        if size is None:
+            return images
+        if not 1 <= size <= len(images):
+            raise ValueError(f"the {part} part has {len(images)} images, {size!r} of them were asked for")
+        return images.subset(torch.randperm(len(images), generator=self._random)[:size])
+
+    def _make_controls(self, epsilon: float, step: float, norm: str) -> None:
+        narrow, first = {"width": "190px"}, next(iter(self._victims))
+        self.slider = ipywidgets.FloatSlider(epsilon, min=0, max=1, step=step, description="ε", readout=False,
+                                             layout={"width": "100%"})
+        self.typed = ipywidgets.FloatText(epsilon, step=0.01, description="ε typed", continuous_update=False, layout=narrow)
+        self.norm = ipywidgets.Dropdown(options=[("ℓ∞", "inf"), ("ℓ2", "2"), ("ℓ1", "1")], value=norm, description="Norm",
+                                        layout=narrow)
+        methods, domains, bits = (list(dict.fromkeys(key[place] for key in self._victims)) for place in range(3))
+        self.method = ipywidgets.Dropdown(options=methods, value=first[0], description="Method", layout=narrow)
+        self.domain = ipywidgets.Dropdown(options=[(DOMAIN_NAMES.get(d, d), d) for d in domains], value=first[1],
+                                          description="Trained on", layout={"width": "240px"})
+        self.bits = ipywidgets.Dropdown(options=bits, value=first[2], description="Bits", layout=narrow)
+        self.kind = ipywidgets.Dropdown(options=[ANY, *self.classes], description="Class", layout={"width": "240px"})
+        self.number = ipywidgets.IntText(0, description="Query", continuous_update=False, layout=narrow)
+        self.following = ipywidgets.Button(description="Next", tooltip="next query of this class", layout={"width": "80px"})
+        self.random = ipywidgets.Button(description="Random", tooltip="some query of this class", layout={"width": "80px"})
+        self.scenario = ipywidgets.ToggleButtons(options=["all", *SCENARIOS], description="Highlight",
+                                                 style={"button_width": "80px"})
+        self.label, self.summary = ipywidgets.Label(), ipywidgets.Label()
+        self.message, self.picture, self.chart = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
+        for part, css in ((self.message, "ppl-message"), (self.picture, "ppl-picture"), (self.chart, "ppl-chart"),
+                          (self.label, "ppl-label"), (self.summary, "ppl-summary")):
+            part.add_class(css)
+            part.layout.width = "100%"
+        self.label.layout.width = "150px"
+        self.progress = ipywidgets.IntProgress(0, 0, len(self._grid), description="mAP curve", layout={"width": "300px"})
+        self.slider.observe(lambda change: self._move(change["new"]), names="value")
+        self.typed.observe(lambda change: self._move(change["new"]), names="value")
+        for control in (self.norm, self.method, self.domain, self.bits, self.number, self.scenario):
+            control.observe(lambda _: self._refresh(), names="value")
+        self.kind.observe(lambda _: self._pick(), names="value")
+        self.following.on_click(lambda _: self._pick(after=self.number.value))
+        self.random.on_click(lambda _: self._pick(at_random=True))
+
+    def _layout(self) -> ipywidgets.VBox:
+        box = ipywidgets.HBox
+        skip = ipywidgets.Button(description="Skip", tooltip="unlock the slider without a prediction")
+        skip.on_click(lambda _: self.skip())
+        self._asking = ipywidgets.VBox([ipywidgets.HTML(picture.shapes_svg(SHAPES)), self.prediction.widget(), skip])
+        self._asking.layout.display = None if self._locked else "none"
+        width = {"flex_flow": "row wrap"}
+        root = ipywidgets.VBox([
+            self._asking, box([self.slider, self.label]), box([self.typed, self.norm, self.scenario], layout=width),
+            box([self.method, self.domain, self.bits], layout=width),
+            box([self.kind, self.number, self.following, self.random], layout=width),
+            self.message, self.picture, self.chart, box([self.progress, self.summary])], layout={"max_width": "980px"})
+        root.add_class("ppl-explorer")
+        return root
+
+    # What is chosen
 
     @property
-    def curve(self) -> Curve | None:
-        """{scenario: {ε: mAP}} below the picture; None: not drawn."""
-        return self._curve
+    def epsilon(self) -> float:
+        """ε in pixel units as it is shown: the typed one, which follows the slider."""
+        return round(float(self.typed.value), 4)
 
-    @curve.setter
-    def curve(self, curve: Curve | None) -> None:
-        self._curve = curve
-        self._show()
+    @property
+    def choice(self) -> Choice:
+        """The victim that is shown: (method, train domain, bits)."""
+        return self.method.value, self.domain.value, self.bits.value
 
-    def look(self, epsilon: float, query: int = 0) -> View:
-        """What one query looks like at one ε, without touching the controls.
+    @property
+    def sweep(self) -> EpsilonSweep:
+        """What has been computed for the chosen victim and norm.
 
-        Args:
-            epsilon: in pixel units.
-            query: position among the queries.
+        Raises:
+            ValueError: no such victim was given.
         """
-        images = self.queries.images[query:query + 1]  # (1, C, H, W)
-        protected = budget.protect(images, self.generator, epsilon, self.norm)  # (1, C, H, W)
-        codes = self.victim.encode(torch.cat([images, protected]))  # (2, c)
-        top, _ = retrieval.top_k(codes, self._database_codes, self.neighbours)  # (2, K)
-        relevant = self.database.labels[top] == self.queries.labels[query]  # (2, K)
-        return View(query, epsilon, images[0], protected[0], codes, top, relevant,
-                    float(quality.psnr(images, protected)), float(quality.ssim(images, protected)))
+        key = (self.choice, self.norm.value)
+        if key not in self._sweeps:
+            if self.choice not in self._victims:
+                raise ValueError(f"no victim {_name(self.choice)} was given; there are: {', '.join(map(_name, self._victims))}")
+            self._sweeps[key] = EpsilonSweep(self._victims[self.choice], self._patterns, self.norm.value)
+        return self._sweeps[key]
 
-    def render(self, view: View) -> bytes:
-        """The picture of a view, PNG."""
-        height = 6.9 if self._curve else 4.5  # inches; the curve takes 2.4 below the rest
-        figure = Figure(figsize=(9.0, height), dpi=self.dpi, layout="none")  # a fixed layout is drawn twice as fast
-        canvas = FigureCanvasAgg(figure)
-        top, bottom = 1 - 0.35 / height, (height - 4.45) / height
-        grid = figure.add_gridspec(3, 24, height_ratios=[1.6, 1, 1], left=0.08, right=0.98, top=top, bottom=bottom, hspace=0.35)
-        change = view.protected.to(torch.int16) - view.clean.to(torch.int16)  # (C, H, W)
-        factor = max(1, 127 // max(1, int(change.abs().max())))
-        grey = (128 + factor * change).clamp(0, 255).to(torch.uint8)  # (C, H, W)
-        shown = {"clean": view.clean, f"change × {factor}": grey, "protected": view.protected}
-        for place, (title, image) in enumerate(shown.items()):
-            ax = figure.add_subplot(grid[0, 4 * place:4 * place + 4])
-            ax.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255)
-            ax.set_title(title, fontsize=11)
-            ax.set_axis_off()
-        ax = plots.bits(view.codes, ["clean", "protected"], reference=view.codes[0], ax=figure.add_subplot(grid[0, 15:]),
-                        title=f"codes, {view.flipped} of {view.codes.shape[1]} bits flipped")
-        ax.tick_params(axis="x", labelsize=8)
-        for row, (name, image) in enumerate((("clean query", view.clean), ("protected query", view.protected))):
-            self._results(figure.add_subplot(grid[row + 1, :]), name, image, view.top[row], view.relevant[row])
-        if self._curve:
-            self._draw_curve(figure.add_axes((0.08, 0.6 / height, 0.9, 1.7 / height)), view.epsilon)
-        png = io.BytesIO()
-        canvas.print_png(png)
-        return png.getvalue()
+    def skip(self) -> None:
+        """Unlock the slider without a prediction."""
+        self._unlock()
 
-    def _results(self, ax: Axes, name: str, query: Tensor, top: Tensor, relevant: Tensor) -> None:
-        """The query and its nearest database images in one row; relevant ones framed solid with ✓, others dashed with ✗."""
-        ratio = query.shape[1] / query.shape[2]
-        ax.imshow(_pixels(query), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, ratio))
-        ax.text(0.5, 1.06 * ratio, name, ha="center", va="bottom", fontsize=10)
-        for place, (index, right) in enumerate(zip(top.tolist(), relevant.tolist(), strict=True)):
-            left = 1.45 + 1.15 * place
-            colour, mark, style = plots.RELEVANT if right else plots.IRRELEVANT
-            ax.imshow(_pixels(self.database.images[index]), cmap="gray", vmin=0, vmax=255, extent=(left, left + 1, 0, ratio))
-            ax.add_patch(Rectangle((left, 0), 1, ratio, fill=False, edgecolor=colour, linewidth=2.5, linestyle=style))
-            ax.text(left + 0.5, 1.06 * ratio, f"{place + 1} {mark}", ha="center", va="bottom", fontsize=10, color=colour)
-        ax.set(xlim=(-0.3, 1.4 + 1.15 * self.neighbours), ylim=(-0.05, 1.35 * ratio), aspect="equal")
-        ax.set_axis_off()
+    def _unlock(self) -> None:
+        self._locked = self.slider.disabled = self.typed.disabled = False
+        self._asking.layout.display = "none"
+        self._refresh()
 
-    def _draw_curve(self, ax: Axes, epsilon: float) -> None:
-        for number, (name, points) in enumerate(self._curve.items()):
-            style = {"color": plots.PALETTE[number % 8], "linestyle": plots.STYLES[number % 8], "marker": "."}
-            ax.plot(list(points), list(points.values()), label=name, **style)
-        ax.axvline(epsilon, color=plots.BLACK, linewidth=1.5)
-        ax.set(xlabel="ε (pixel units)", ylabel="mAP, all queries", xlim=(0, self.slider.max), ylim=(0, 1))
-        ax.legend(ncols=2, fontsize=10)
-
-    def _show(self, _: object = None) -> None:
-        """Bring label, numbers and picture up to date. An error is shown, and raised for headless runs to notice."""
+    def _move(self, epsilon: float) -> None:
+        """Slider and typed entry follow each other; one picture for both."""
+        if self._moving:
+            return
+        self._moving = True
         try:
-            epsilon = round(float(self.slider.value), 4)
-            self.label.value = budget.format_epsilon(epsilon)
-            self.view = self.look(epsilon, self.picker.value)
-            png = self.render(self.view)
-        except Exception as error:
-            self.view = None
-            self.summary.value = ""
-            self.picture.layout.display = "none"  # the picture of another ε would be a lie
-            self.message.value = f"<b style='color:#D55E00'>✗ {type(error).__name__}: {html.escape(str(error))}</b>"
-            raise
+            self.typed.value = epsilon
+            if 0 <= epsilon <= 1:
+                self.slider.value = epsilon
+        finally:
+            self._moving = False
+        self._refresh()
+
+    def _pick(self, after: int = -1, at_random: bool = False) -> None:
+        """Another query of the chosen class: a random one, or the first behind `after`, or the first of all."""
+        places = torch.arange(len(self.query))
+        if self.kind.value != ANY:
+            places = (self.query.labels == self.classes.index(self.kind.value)).nonzero()[:, 0]
+        if not len(places):
+            self._fail(ValueError(f"no query of class {self.kind.value!r} among the {len(self.query)} queries shown"))
+            return
+        if at_random:
+            place = places[int(torch.randint(len(places), (), generator=self._random))]
+        else:
+            behind = places[places > after]
+            place = behind[0] if len(behind) else places[0]
+        self.number.value = int(place)
+
+    # What is shown
+
+    def _refresh(self) -> None:
+        """Draw what is chosen and see to what is still missing. An error is shown, and raised for headless runs to notice."""
+        with self._drawing:
+            try:
+                self._draw()
+            except Exception as error:
+                self._fail(error)
+                raise
+        self._wake()
+
+    def _draw(self) -> None:
+        epsilon, sweep = self.epsilon, self.sweep
+        self.label.value = budget.format_epsilon(epsilon)
+        self.view = sweep.look(self.number.value, epsilon, self.neighbours)
+        highlight = None if self.scenario.value == "all" else self.scenario.value
+        shown, known = _name(self.choice), sweep.curve
+        expected = SHAPES.get(self.prediction.value) if self.prediction.value else None
         self.message.value, self.summary.value = "", self.view.text
-        self.picture.value, self.picture.layout.display = png, None
+        self.picture.value = picture.view_svg(self.view, classes=self.classes, victim=shown, highlight=highlight,
+                                              show_mean=not self._locked)
+        self.chart.value = picture.curve_svg(known, epsilon, prediction=expected, highlight=highlight, chance=self.chance,
+                                             hidden="Predict first, then the curve appears." if self._locked else "")
+        done = sum(epsilon in sweep for epsilon in self._grid)
+        self.progress.value, self.progress.description = done, "curve done" if done == len(self._grid) else "mAP curve"
+
+    def _fail(self, error: Exception) -> None:
+        self.view = None
+        self.summary.value = self.picture.value = self.chart.value = ""  # the picture of something else would be a lie
+        text = error.args[0] if isinstance(error, IndexError) else error
+        self.message.value = f"<b role='alert' style='color:#D55E00'>✗ {type(error).__name__}: {html.escape(str(text))}</b>"
+
+    # The background thread
+
+    def _wake(self) -> None:
+        """Start the thread if there is something to compute and none is running."""
+        with self._deciding:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._work, name="ppl-explorer")
+                self._thread.start()
+
+    def _next(self) -> tuple[EpsilonSweep, float] | None:
+        """The ε on show if it is not known yet, else the next point of the curve; None ends the thread."""
+        with self._deciding:
+            sweep = self._sweeps.get((self.choice, self.norm.value))
+            ending = self._closed or not threading.main_thread().is_alive()  # Python waits for this thread, so let it go
+            if sweep is not None and self.view is not None and not ending:
+                for epsilon in (self.view.epsilon, *self._grid):
+                    if epsilon not in sweep:
+                        return sweep, epsilon
+            self._thread = None
+            return None
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            sweep, epsilon = task
+            try:
+                sweep.evaluate(epsilon)
+                with self._drawing:
+                    if not self._closed and self.view is not None and sweep is self.sweep:
+                        self._draw()
+            except Exception as error:
+                with self._drawing:
+                    self._fail(error)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when the curve is complete.
+
+        Raises:
+            TimeoutError: it is not after `timeout` seconds.
+        """
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+            if thread.is_alive():
+                raise TimeoutError(f"the curve is not complete after {timeout} s: {self.progress.value} of {len(self._grid)} ε")
+
+    def close(self) -> None:
+        """Stop the thread and take the controls away."""
+        self._closed = True
+        self.widget.close()
 
     def __repr__(self) -> str:
         """What is shown, in words."""
         if self.view is None:
             return f"ε = {self.label.value}: nothing to show, see .message"
-        return f"ε = {self.label.value}, query {self.picker.label}: {self.view.text}"
+        return f"ε = {self.label.value}, {_name(self.choice)}, query {self.view.query}: {self.view.text}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """What a notebook shows: the widget where the front end can, else the picture, else the text."""
         shown = self.widget._repr_mimebundle_(**kwargs)
         bundle = dict(shown[0] if isinstance(shown, tuple) else shown)
         if self.view is not None:
-            bundle["image/png"] = base64.b64encode(self.picture.value).decode()
+            bundle["image/svg+xml"] = self.picture.value
         bundle["text/plain"] = repr(self)
         return bundle
 
 
-def _names(queries: ImageSet, classes: Sequence[str] | None) -> list[tuple[str, int]]:
-    """Entries of the picker: (text, position)."""
-    labels = queries.labels.tolist()
-    return [(f"{place}: {label if classes is None else classes[label]}", place) for place, label in enumerate(labels)]
+def _name(choice: Choice) -> str:
+    """("ADSH", "clean", 16) -> "ADSH clean 16"."""
+    return " ".join(map(str, choice))
 
 
-def _pixels(image: Tensor) -> np.ndarray:
-    """uint8 (C, H, W) -> (H, W) for grey, (H, W, 3) for colour, as matplotlib wants it."""
-    pixels = image.cpu().permute(1, 2, 0).numpy()  # (H, W, C)
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+def _coarse_to_fine(points: list[float]) -> list[float]:
+    """The same points in an order in which the first few already span the range."""
+    order, step = [], 1 << (len(points) - 1).bit_length()
+    while step:
+        order += [k for k in [*range(0, len(points), step), len(points) - 1] if k not in order]
+        step //= 2
+    return [points[k] for k in order]

@@ -3,10 +3,12 @@
 Made by `python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2 --ship data/checkpoints/fashion-mnist`.
 """
 
+from collections.abc import Sequence
+
 from pplkit import hashing
 from pplkit.data import embedded
 from pplkit.generator import PerturbationGenerator
-from pplkit.paper import METHODS, TRAIN_DOMAINS
+from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS
 
 
 def generator() -> PerturbationGenerator:
@@ -14,17 +16,24 @@ def generator() -> PerturbationGenerator:
     return PerturbationGenerator.load(embedded("checkpoints", "fashion-mnist", "generator.safetensors"))
 
 
-def victim(method: str, train_domain: str = "clean") -> hashing.Victim:
-    """A 16-bit victim of seed 0, trained on the same 10,000 images.
+def victim(method: str, train_domain: str = "clean", bits: int = 16) -> hashing.Victim:
+    """A victim of seed 0, trained on the same 10,000 images.
 
     Args:
         method: "adsh" or "dsdh".
         train_domain: "clean", or "adversarial" (trained on the images as `generator` protects them).
+        bits: code length, 8, 12, 16 or 24.
 
     Raises:
         ValueError: anything else.
     """
-    if method not in METHODS or train_domain not in TRAIN_DOMAINS:
-        raise ValueError(f"method must be one of {METHODS} and train_domain one of {tuple(TRAIN_DOMAINS)}, "
-                         f"got {method!r} and {train_domain!r}")
-    return hashing.load(embedded("checkpoints", "fashion-mnist", f"{method}-{train_domain}-16.safetensors"))
+    if method not in METHODS or train_domain not in TRAIN_DOMAINS or bits not in BITS:
+        raise ValueError(f"method must be one of {METHODS}, train_domain one of {tuple(TRAIN_DOMAINS)} and bits one of {BITS}, "
+                         f"got {method!r}, {train_domain!r} and {bits!r}")
+    return hashing.load(embedded("checkpoints", "fashion-mnist", f"{method}-{train_domain}-{bits}.safetensors"))
+
+
+def victims(bits: Sequence[int] = BITS) -> dict[tuple[str, str, int], hashing.Victim]:
+    """All victims of these code lengths: ("ADSH", "clean", 16) -> victim, the 16-bit ones first if they are among them."""
+    return {(method.upper(), domain, length): victim(method, domain, length)
+            for length in sorted(bits, key=lambda b: (b != 16, b)) for method in METHODS for domain in TRAIN_DOMAINS}

@@ -1,32 +1,33 @@
-"""The ε slider without a browser: controls change text and picture, errors are visible, no figure is kept."""
+"""The ε explorer without a browser: controls change text and pictures, errors are visible, nothing is left behind."""
 
-import base64
-import gc
+import re
+import threading
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from pplkit import budget
-from pplkit.data import ImageSet
-from pplkit.explorer import EpsilonSlider
+from pplkit import picture, widgets
+from pplkit.data import ImageSet, RetrievalSplit
+from pplkit.explorer import SHAPES, EpsilonExplorer
+from pplkit.scenarios import SCENARIOS, evaluate_scenarios
+from pplkit.sweep import EpsilonSweep, Patterns
 
-PNG = b"\x89PNG\r\n\x1a\n"
 CLASSES = ("top", "shoe")
 
 
 class TinyVictim:
-    """Four bits: are the four quarters of the image brighter than middle grey? Counts how many images it encoded."""
+    """Four bits: are the four quarters of the image brighter than a threshold?"""
 
-    def __init__(self):
-        self.encoded = 0
+    def __init__(self, threshold=128):
+        self.threshold = threshold
 
     def encode(self, images):
-        self.encoded += len(images)
-        quarters = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 2).flatten(1)  # (N, 4)
-        return torch.where(quarters >= 128, 1, -1).to(torch.int8)
+        if images.shape[1] != 1:
+            raise ValueError(f"this victim takes 1 channel, got {images.shape[1]}")
+        quarters = torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)  # (N, 4)
+        return torch.where(quarters >= self.threshold, 1, -1).to(torch.int8)
 
 
 def brighter(images):
@@ -36,136 +37,233 @@ def brighter(images):
 def image_set(size, channels=1, seed=0):
     random = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (size,), generator=random)
-    images = torch.randint(0, 120, (size, channels, 8, 8), generator=random, dtype=torch.uint8)
-    return ImageSet(images, labels)
+    return ImageSet(torch.randint(0, 120, (size, channels, 8, 8), generator=random, dtype=torch.uint8), labels)
 
 
-def make(channels=1, **options):
-    settings = {"classes": CLASSES, "neighbours": 3, "dpi": 20, **options}
-    return EpsilonSlider(options.pop("generator", brighter), settings.pop("victim", TinyVictim()), image_set(4, channels),
-                         image_set(20, channels, 1), **{k: v for k, v in settings.items() if k != "generator"})
+def make_split(channels=1):
+    database = image_set(20, channels, 1)
+    index = torch.arange(5)
+    return RetrievalSplit("tiny", CLASSES, database.subset(index), image_set(6, channels), database, index, {})
 
 
-def test_the_slider_changes_text_and_picture():
-    explorer = make()
-    assert explorer.label.value == "0.300 (77/255)" and bytes(explorer.picture.value).startswith(PNG)
-    seen = {bytes(explorer.picture.value)}
+VICTIMS = {("ADSH", "clean", 4): TinyVictim(), ("ADSH", "adversarial", 4): TinyVictim(200),
+           ("DSDH", "clean", 4): TinyVictim(90)}
+
+
+@pytest.fixture
+def explorer():
+    made = EpsilonExplorer(VICTIMS, brighter, make_split(), step=0.1, neighbours=3, ask=False)
+    made.wait(20)
+    yield made
+    made.close()
+    made.wait(20)
+
+
+def attribute(svg, name):
+    return ElementTree.fromstring(svg).get(name)
+
+
+def test_slider_and_typed_entry_follow_each_other_and_change_everything(explorer):
+    seen = set()
     for epsilon, text in ((0.1, "0.100 (26/255)"), (0.0, "0.000 (0/255)"), (1.0, "1.000 (255/255)")):
         explorer.slider.value = epsilon
-        assert explorer.label.value == text and explorer.view.epsilon == epsilon
-        assert explorer.summary.value == explorer.view.text and explorer.message.value == ""
-        seen.add(bytes(explorer.picture.value))
-    assert len(seen) == 4
+        assert explorer.typed.value == epsilon and explorer.view.epsilon == epsilon
+        assert explorer.label.value == text and explorer.message.value == ""
+        assert explorer.summary.value == explorer.view.text
+        assert attribute(explorer.picture.value, "data-epsilon") == f"{epsilon:.3f}"
+        seen.add(explorer.picture.value)
+    assert len(seen) == 3
+    explorer.typed.value = 0.333
+    assert explorer.slider.value == 0.333 and explorer.label.value == "0.333 (85/255)"
 
 
-def test_the_picker_changes_the_query():
-    explorer = make()
-    before = explorer.picture.value
-    explorer.picker.value = 2
-    assert explorer.view.query == 2 and explorer.picture.value != before
-    assert [text for text, _ in explorer.picker.options] == [f"{k}: {CLASSES[label]}" for k, label in
-                                                             enumerate(explorer.queries.labels.tolist())]
+def test_the_numbers_are_those_of_the_package(explorer):
+    split = make_split()
+    for choice in VICTIMS:
+        explorer.domain.value, explorer.method.value = choice[1], choice[0]
+        for epsilon in (0.3, 0.45):
+            explorer.typed.value = epsilon
+            explorer.wait(20)
+
+            def protect(images, epsilon=epsilon):
+                from pplkit.budget import protect
+                return protect(images, brighter, epsilon)
+
+            expected = evaluate_scenarios(VICTIMS[choice], split, protect)
+            assert explorer.view.mean == {scenario: found.expected for scenario, found in expected.items()}
+            assert attribute(explorer.picture.value, "data-state") == "exact"
+            assert attribute(explorer.picture.value, "data-victim") == " ".join(map(str, choice))
+            for scenario in SCENARIOS:
+                assert f"mAP {expected[scenario].expected:.2f}" in explorer.picture.value
 
 
-def test_the_view_says_what_protection_does():
-    explorer = make(epsilon=0.0)
-    view = explorer.view
-    assert view.flipped == 0 and view.ssim == 1 and view.psnr == float("inf")
-    assert torch.equal(view.top[0], view.top[1]) and torch.equal(view.clean, view.protected)
-    view = explorer.look(0.6, query=1)
-    assert torch.equal(view.protected[None], budget.protect(explorer.queries.images[1:2], brighter, 0.6))
-    assert view.flipped == 4 and (view.codes[1] == 1).all() and f"{view.flipped} of 4 bits flipped" in view.text
-    label = explorer.queries.labels[1]
-    assert torch.equal(view.relevant, explorer.database.labels[view.top] == label)
-    assert explorer.slider.value == 0.0, "looking must not move the slider"
-
-
-def test_the_database_is_encoded_once():
-    victim = TinyVictim()
-    explorer = make(victim=victim)
-    before = victim.encoded
+def test_the_slider_is_locked_until_a_prediction_which_then_stays_on_the_plot():
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0.25, neighbours=3)
+    assert explorer.slider.disabled and explorer.typed.disabled
+    assert "Predict first" in explorer.chart.value and "mAP ?" in explorer.picture.value
+    explorer.prediction.value = next(iter(SHAPES))
+    assert not explorer.slider.disabled and not explorer.typed.disabled
+    explorer.wait(20)
+    assert 'class="prediction"' in explorer.chart.value and "Predict first" not in explorer.chart.value
+    assert "mAP ?" not in explorer.picture.value
     explorer.slider.value = 0.5
-    assert victim.encoded == before + 2
+    assert 'class="prediction"' in explorer.chart.value
+    explorer.close()
 
 
-def test_a_failing_callback_is_visible_and_raises():
-    broken = {"now": False}
-
-    def generator(images):
-        if broken["now"]:
-            raise RuntimeError("out <of> memory")
-        return torch.ones_like(images)
-
-    explorer = make(generator=generator)
-    broken["now"] = True
-    with pytest.raises(RuntimeError, match="out <of> memory"):
-        explorer.slider.value = 0.2
-    assert "RuntimeError: out &lt;of&gt; memory" in explorer.message.value
-    assert explorer.picture.layout.display == "none" and explorer.summary.value == "" and explorer.view is None
-    assert "image/png" not in explorer._repr_mimebundle_() and "nothing to show" in repr(explorer)
-    broken["now"] = False
-    explorer.slider.value = 0.4
-    assert explorer.message.value == "" and explorer.picture.layout.display is None
-    assert explorer.label.value == "0.400 (102/255)"
+def test_skip_unlocks_without_a_prediction():
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0.5, neighbours=3)
+    explorer.skip()
+    assert not explorer.slider.disabled and 'class="prediction"' not in explorer.chart.value
+    explorer.close()
 
 
-def test_two_hundred_moves_keep_no_figure(monkeypatch):
-    explorer = make(neighbours=1)
-    plt.close("all")
-    # figures are made but not drawn, which takes half the time
-    monkeypatch.setattr(FigureCanvasAgg, "print_png", lambda canvas, file: file.write(PNG))
+def test_the_query_is_picked_by_class_next_random_and_number(explorer):
+    labels = explorer.query.labels
+    explorer.kind.value = "shoe"
+    shoes = (labels == 1).nonzero()[:, 0].tolist()
+    assert explorer.view.query == explorer.number.value == shoes[0]
+    for expected in [*shoes[1:], shoes[0]]:  # and round again
+        explorer.following.click()
+        assert explorer.view.query == expected
+    for _ in range(5):
+        explorer.random.click()
+        assert explorer.view.label == 1
+    explorer.number.value = 2
+    assert attribute(explorer.picture.value, "data-query") == "2"
+
+
+def test_highlighting_fades_the_other_scenarios(explorer):
+    assert explorer.picture.value.count('opacity="0.25"') == 0
+    explorer.scenario.value = "A->C"
+    assert explorer.picture.value.count('opacity="0.25"') == 3
+
+
+def test_the_curve_has_all_points_and_the_bar_is_full(explorer):
+    curve = explorer.sweep.curve
+    assert all(list(points) == [round(k / 10, 4) for k in range(11)] for points in curve.values())
+    assert explorer.progress.value == explorer.progress.max == 11 and explorer.progress.description == "curve done"
+    assert attribute(explorer.chart.value, "data-points") == "11"
+
+
+@pytest.mark.parametrize(("control", "value", "message"), [
+    ("typed", 1.5, "epsilon must be a number from 0 to 1"),
+    ("typed", -0.1, "epsilon must be a number from 0 to 1"),
+    ("number", 6, "query 6 does not exist: this set has queries 0 to 5"),
+    ("number", -1, "query -1 does not exist"),
+])
+def test_a_bad_entry_is_shown_and_the_next_good_one_clears_it(explorer, control, value, message):
+    with pytest.raises((ValueError, IndexError), match=message.split(":")[0]):
+        getattr(explorer, control).value = value
+    assert message in explorer.message.value and "role='alert'" in explorer.message.value
+    assert explorer.picture.value == "" and explorer.view is None and "nothing to show" in repr(explorer)
+    assert "image/svg+xml" not in explorer._repr_mimebundle_()
+    getattr(explorer, control).value = 0
+    assert explorer.message.value == "" and explorer.view is not None
+
+
+def test_a_combination_that_was_not_given_is_named(explorer):
+    explorer.domain.value = "adversarial"
+    with pytest.raises(ValueError, match="no victim DSDH adversarial 4 was given; there are: ADSH clean 4"):
+        explorer.method.value = "DSDH"
+    assert "no victim DSDH adversarial 4" in explorer.message.value
+
+
+def test_an_error_in_the_background_is_shown():
+    class Failing(TinyVictim):
+        calls = 0
+
+        def encode(self, images):
+            self.calls += 1
+            if self.calls > 4:
+                raise RuntimeError("out of <memory>")
+            return super().encode(images)
+
+    explorer = EpsilonExplorer(Failing(), brighter, make_split(), step=0.5, neighbours=3, ask=False)
+    explorer.wait(20)
+    assert "RuntimeError: out of &lt;memory&gt;" in explorer.message.value
+    explorer.close()
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="1 channel, got 3"):
+        EpsilonExplorer(TinyVictim(), brighter, make_split(channels=3))
+    with pytest.raises(ValueError, match="0 <= |from 0 to 1"):
+        EpsilonExplorer(TinyVictim(), brighter, make_split(), epsilon=1.2)
+    with pytest.raises(ValueError, match="step must lie above 0"):
+        EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0)
+    with pytest.raises(ValueError, match="query part has 6 images, 7"):
+        EpsilonExplorer(TinyVictim(), brighter, make_split(), queries=7)
+    with pytest.raises(ValueError, match="empty mapping"):
+        EpsilonExplorer({}, brighter, make_split())
+
+
+def test_two_hundred_moves_and_a_second_run_leave_nothing_behind():
+    before = set(threading.enumerate())
+    for _ in range(2):
+        explorer = EpsilonExplorer(VICTIMS, brighter, make_split(), step=0.1, neighbours=3, ask=False)
     for move in range(200):
-        explorer.slider.value = move % 100 / 100
-    assert bytes(explorer.picture.value) == PNG
-    gc.collect()
-    assert plt.get_fignums() == []
-    assert sum(type(thing) is Figure for thing in gc.get_objects()) <= 1
+        explorer.slider.value = round(0.1 * (move % 11), 4)
+        if move % 50 == 0:
+            explorer.method.value = "DSDH" if explorer.method.value == "ADSH" else "ADSH"
+    explorer.wait(20)
+    assert set(threading.enumerate()) <= before and plt.get_fignums() == []
+    explorer.close()
 
 
-def test_the_curve_appears_when_it_is_assigned():
-    explorer = make()
-    without = explorer.picture.value
-    explorer.curve = {"A->C": {0.0: 0.8, 0.5: 0.3, 1.0: 0.1}}
-    assert explorer.picture.value != without
-    with_mark_at_03 = explorer.picture.value
-    explorer.slider.value = 0.9
-    assert explorer.picture.value != with_mark_at_03
-    explorer.slider.value = 0.3
-    explorer.curve = None
-    assert explorer.picture.value == without
+def test_a_second_explorer_of_another_name_leaves_the_first_alone():
+    first = EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0.5, neighbours=3, ask=False, name="one")
+    second = EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0.5, neighbours=3, ask=False, name="two")
+    assert first.widget.comm is not None and second.widget.comm is not None
+    third = EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0.5, neighbours=3, ask=False, name="one")
+    assert first._closed and not second._closed
+    for each in (second, third):
+        each.close()
 
 
-def test_a_notebook_shows_widget_picture_and_text():
-    explorer = make()
+def test_what_a_notebook_shows(explorer):
     bundle = explorer._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
-    assert bundle["text/plain"] == repr(explorer) and "0.300 (77/255)" in repr(explorer)
+    assert ElementTree.fromstring(bundle["image/svg+xml"]).tag.endswith("svg")
+    assert bundle["text/plain"] == repr(explorer) and "application/vnd.jupyter.widget-view+json" in bundle
+    assert widgets.EpsilonExplorer is EpsilonExplorer
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        widgets.nothing_like_it  # noqa: B018
 
 
-def test_slider_waits_for_the_release_and_colour_images_work():
-    explorer = make(channels=3, norm="2")
-    assert explorer.slider.continuous_update is False
-    assert bytes(explorer.picture.value).startswith(PNG)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_valid_svg_with_as_many_images_as_they_should(channels):
+    split = make_split(channels)
+
+    class Colour:
+        def encode(self, images):
+            return torch.where(images.float().flatten(1)[:, :30] > 60, 1, -1).to(torch.int8)  # 30 bits: narrow cells
+
+    sweep = EpsilonSweep(Colour(), Patterns(brighter, split.query, split.database))
+    sweep.evaluate(0.2)
+    view = sweep.look(0, 0.2, 4)
+    used = []
+    svg = picture.view_svg(view, classes=CLASSES, victim="a <b>", href=lambda image: used.append(image) or f"#{len(used)}")
+    assert len(used) == 3 + 4 * 4 and svg.count("<image") == len(used)
+    assert attribute(svg, "data-victim") == "a <b>"
+    assert svg.count(">×</text>") == view.flipped
+    assert picture.png_uri(view.clean).startswith("data:image/png;base64,")
+    right = sum(int(view.relevant(s).sum()) for s in SCENARIOS)
+    assert svg.count("✓</text>") == right + 4 and svg.count("✗</text>") == 16 - right  # "n of 4 ✓" ends each row
 
 
-def test_labels_without_names():
-    queries = image_set(3)
-    explorer = EpsilonSlider(brighter, TinyVictim(), queries, image_set(9, seed=1), neighbours=2, dpi=20)
-    assert explorer.picker.options[2] == (f"2: {queries.labels[2]}", 2)
+def test_the_amplified_change_says_its_factor():
+    split = make_split()
+    sweep = EpsilonSweep(TinyVictim(), Patterns(brighter, split.query, split.database))
+    for epsilon, expected in ((0.1, 127 // 25), (1.0, 1), (0.0, 127)):
+        image, factor = picture.amplified(sweep.look(0, epsilon, 3))
+        assert factor == expected or epsilon == 1.0 and factor == 1
+        assert epsilon > 0 or bool((image == 128).all())
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"epsilon": 1.2}, "epsilon must be a number from 0 to 1"),
-        ({"maximum": 2.0}, "maximum=2.0"),
-        ({"step": 0.0}, "step=0.0"),
-        ({"epsilon": 0.5, "maximum": 0.4}, "epsilon=0.5"),
-        ({"neighbours": 21}, "k is 21"),
-        ({"norm": "3"}, "norm must be one of"),
-    ],
-)
-def test_refusals(options, message):
-    with pytest.raises(ValueError, match=message):
-        make(**options)
+def test_the_curve_marks_epsilon_at_its_place():
+    curve = {scenario: {0.0: 0.8, 0.5: 0.4, 1.0: 0.1} for scenario in SCENARIOS}
+    svg = picture.curve_svg(curve, 0.5, prediction=SHAPES["A: falls evenly"], chance=0.1)
+    assert re.search(r'class="mark" d="M430\.0 14 V216"', svg) and "A→C" in svg
+    assert svg.count("<circle") == 4 and "0.40" in svg
+    assert "<circle" not in picture.curve_svg(curve, 0.3) and "<circle" not in picture.curve_svg(curve, 0.5, hidden="later")
+    ElementTree.fromstring(picture.shapes_svg(SHAPES))

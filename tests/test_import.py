@@ -24,7 +24,7 @@ LAYERS = [
     {"splits", "sources", "data", "budget", "backbones"},
     {"paper", "generator", "gradient_reversal", "losses", "hashing", "retrieval"},
     {"game", "checkpoints", "training", "scenarios", "pretrained"},
-    {"experiments", "plots", "quality", "widgets", "explorer", "checks"},
+    {"experiments", "plots", "quality", "sweep", "picture", "prediction", "widgets", "explorer", "checks"},
 ]
 HEAVY = {"matplotlib", "ipywidgets", "IPython", "jupyterlab", "pandas", "sklearn", "skimage", "torchmetrics"}
 CORE = [name for name in MODULES if name.split(".")[1:2] and name.split(".")[1] not in LAYERS[-1]]

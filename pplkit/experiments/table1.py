@@ -4,11 +4,12 @@
 
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
 kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json` and, with `--ship`, the first
-seed's generator and 16-bit victims as checkpoints for the notebooks.
+seed's generator and victims as checkpoints for the notebooks.
 """
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -158,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
-    options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and 16-bit victims to")
+    options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     asked = options.parse_args(arguments)
     seeds = {}
     for seed in asked.seeds:
@@ -178,18 +179,19 @@ def main(arguments: list[str] | None = None) -> None:
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
     print(report(rows))
     if asked.ship:
-        ship(asked.work, asked.dataset, config.epsilon, asked.seeds[0], asked.ship)
+        ship(asked.work, asked.dataset, config.epsilon, asked.seeds[0], asked.bits, asked.ship)
 
 
-def ship(work: Path, dataset: str, epsilon: float, seed: int, folder: Path) -> None:
-    """Copy a seed's generator and 16-bit victims (without database codes), with a note of where they come from."""
+def ship(work: Path, dataset: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
+    """Copy a seed's generator and victims (without database codes), with a note of where they come from."""
     of_budget = work / f"table1-{_slug(dataset)}-{epsilon:g}" / f"seed{seed}"
     write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
     sources = {"clean": work / f"clean-{_slug(dataset)}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
     for method in METHODS:
         for domain, source in sources.items():
-            victim = load_victim(source / f"{method}-16.safetensors")
-            victim.save(folder / f"{method}-{domain}-16.safetensors", include_database=False, **victim.metadata)
+            for length in bits:
+                victim = load_victim(source / f"{method}-{length}.safetensors")
+                victim.save(folder / f"{method}-{domain}-{length}.safetensors", include_database=False, **victim.metadata)
 
 
 if __name__ == "__main__":

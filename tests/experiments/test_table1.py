@@ -146,8 +146,10 @@ def test_the_shipped_models_are_those_of_the_table(stored):
     assert {**generator.metadata["config"], "seed": None} == {**stored["generator"], "seed": None}
     for method in ("adsh", "dsdh"):
         for domain in ("clean", "adversarial"):
-            victim = pretrained.victim(method, domain)
-            assert victim.bits == 16 and victim.seed == 0
-            assert ("generator" in victim.metadata) == (domain == "adversarial")
+            for bits in (8, 12, 16, 24):
+                victim = pretrained.victim(method, domain, bits)
+                assert victim.bits == bits and victim.seed == 0
+                assert ("generator" in victim.metadata) == (domain == "adversarial")
+    assert next(iter(pretrained.victims())) == ("ADSH", "clean", 16) and len(pretrained.victims((8, 24))) == 8
     with pytest.raises(ValueError, match="'dsh'"):
         pretrained.victim("dsh")

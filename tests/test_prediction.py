@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pplkit.widgets import START_CONFIDENCE, Predict
+from pplkit.prediction import START_CONFIDENCE, Predict
 
 CHOICES = ["C->A", "A->C"]
 
