@@ -29,6 +29,11 @@ def parser(description: str) -> argparse.ArgumentParser:
     return arguments
 
 
+def slug(dataset: str) -> str:
+    """A data set's name as part of a file name: "folder:my/photos" -> "photos"."""
+    return Path(dataset.removeprefix("folder:")).name
+
+
 def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
     """The JSON at `path` if it was computed for `key` (all settings), else compute, store atomically, return.
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import fit_victim, make_victim, once, parser, summary
+from pplkit.experiments.common import fit_victim, make_victim, once, parser, slug, summary
 from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
@@ -34,11 +34,6 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
     """The generator's settings: `PPLConfig.reference`, with another ε if one is given."""
     changes = {"warmup_steps": 20, "steps": 20} if fast else {}
     return PPLConfig.reference(dataset, seed=seed, **changes, **({} if epsilon is None else {"epsilon": epsilon}))
-
-
-def _slug(dataset: str) -> str:
-    """A data set's name as part of a file name: "folder:my/photos" -> "photos"."""
-    return Path(dataset.removeprefix("folder:")).name
 
 
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
@@ -70,7 +65,7 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
     """
     def measure() -> dict:
         if domain == "clean":
-            folder = work.parent.parent / f"clean-{_slug(split.name)}" / work.name
+            folder = work.parent.parent / f"clean-{slug(split.name)}" / work.name
             victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast)
         else:
             victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast,
@@ -88,7 +83,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     """All cells of one seed: "adsh clean 16" -> result of `run_victim`."""
     split = load(dataset, root, seed=seed)
     config = configuration(dataset, seed, epsilon, fast)
-    work = work / f"table1-{_slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    work = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
@@ -172,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
                          "torch": sorted({c["run"]["torch"] for c in cells.values()}),
                          "device": sorted({c["run"]["device"] for c in cells.values()})} for s, cells in seeds.items()}
         suffix = "" if asked.epsilon is None else f"-eps{config.epsilon:g}"
-        name = f"table1-{_slug(asked.dataset)}{suffix}{'-fast' if asked.fast else ''}.json"
+        name = f"table1-{slug(asked.dataset)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast).settings() for method in METHODS}
         save_json(asked.out / name, {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
@@ -184,9 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def ship(work: Path, dataset: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
     """Copy a seed's generator and victims (without database codes), with a note of where they come from."""
-    of_budget = work / f"table1-{_slug(dataset)}-{epsilon:g}" / f"seed{seed}"
+    of_budget = work / f"table1-{slug(dataset)}-{epsilon:g}" / f"seed{seed}"
     write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
-    sources = {"clean": work / f"clean-{_slug(dataset)}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
+    sources = {"clean": work / f"clean-{slug(dataset)}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
     for method in METHODS:
         for domain, source in sources.items():
             for length in bits:

@@ -1,0 +1,198 @@
+"""Fig. 6: privacy over the budget, ε from 0 to 1, 16 bits, both victims, both train domains, all four scenarios.
+
+    python -m pplkit.experiments.epsilon --dataset fashion-mnist --seeds 0 1 2 --retrain-seeds 0
+
+The paper does not say what varies with ε. Both meanings are measured and stored under their names:
+
+- "scaled": one generator, trained at the paper's ε; only the size of its output varies. The victims stay the same, those of the
+  adversarial train domain have learned from images at the paper's ε.
+- "retrained": one generator trained per ε, and victims of the adversarial train domain trained on its images.
+
+Every finished step is kept under `--work` and shared with Table 1. Writes `data/results/epsilon-DATASET.json` and a figure.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from pplkit import plots, quality
+from pplkit.budget import format_epsilon, perturbation_norm
+from pplkit.data import RetrievalSplit, load
+from pplkit.experiments import table1
+from pplkit.experiments.common import make_victim, once, parser, slug, summary
+from pplkit.game import PPLConfig
+from pplkit.hashing import Victim
+from pplkit.paper import METHODS, TRAIN_DOMAINS
+from pplkit.scenarios import SCENARIOS
+from pplkit.storage import save_json, write_bytes
+from pplkit.sweep import EpsilonSweep, Patterns
+
+BITS = 16  # as in Fig. 6
+SCALED = (0.0, 0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+RETRAINED = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+JUDGED = 1000  # query images that PSNR and SSIM are averaged over
+
+
+def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, epsilons: Iterable[float], work: Path,
+           device: str, fast: bool) -> dict:
+    """One seed's generator at every ε, searched by the four victims of Table 1.
+
+    Args:
+        trained_at: ε of the generator; None for the paper's.
+
+    Returns:
+        {"cells": {"adsh clean": {ε: scenario -> mAP and interval}}, "quality": {ε: PSNR, SSIM, largest change}}, ε as text.
+    """
+    split = load(dataset, root, seed=seed)
+    config = table1.configuration(dataset, seed, trained_at, fast)
+    folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    epsilons = list(epsilons)
+
+    def measure() -> dict:
+        run = table1.train_generator(split, config, folder, device)
+        patterns = Patterns(run.generator, split.query, split.database)
+        cells: dict[str, dict] = {}
+        for method in METHODS:
+            for domain in TRAIN_DOMAINS:
+                victim = _victim(method, domain, split, patterns, seed, folder, device, fast, config)
+                sweep = EpsilonSweep(victim, patterns)
+                cells[f"{method} {domain}"] = {
+                    f"{epsilon:g}": summary(sweep.evaluate(epsilon))
+                    for epsilon in tqdm(epsilons, desc=f"{method}, trained on {domain}, seed {seed}", unit="ε", leave=False)}
+        return {"cells": cells, "quality": {f"{epsilon:g}": _quality(patterns, epsilon) for epsilon in epsilons}}
+
+    key = {"generator": dataclasses.asdict(config), "split": split.manifest, "epsilons": epsilons,
+           "victims": [make_victim(method, BITS, seed, device, fast).settings() for method in METHODS]}
+    return once(work / f"epsilon-{slug(dataset)}" / f"scaled-{config.epsilon:g}-{seed}.json", measure, key)
+
+
+def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns, seed: int, folder: Path, device: str,
+            fast: bool, config: PPLConfig) -> Victim:
+    """Table 1's 16-bit victim of a train domain, trained here if it is not in `folder` yet."""
+    if domain == "clean":
+        clean = folder.parent.parent / f"clean-{slug(split.name)}" / folder.name
+        return table1.trained_victim(method, BITS, seed, split, split.train, clean, device, fast)
+    protected = patterns.protect("database", config.epsilon, config.norm, split.train_index)
+    train = dataclasses.replace(split.train, images=protected)
+    return table1.trained_victim(method, BITS, seed, split, train, folder / domain, device, fast,
+                                 generator=dataclasses.asdict(config))
+
+
+def _quality(patterns: Patterns, epsilon: float) -> dict[str, float | None]:
+    """Mean PSNR (dB; None for unchanged images) and SSIM, largest change in pixel units."""
+    clean = patterns.images["query"].images[:JUDGED]
+    protected = patterns.protect("query", epsilon, index=slice(JUDGED))
+    decibels = float(quality.psnr(clean, protected).mean())
+    return {"psnr": round(decibels, 2) if decibels < float("inf") else None,
+            "ssim": round(float(quality.ssim(clean, protected).mean()), 4),
+            "linf": round(float(perturbation_norm(clean, protected).max()), 4)}
+
+
+def retrained(dataset: str, root: str | None, seed: int, epsilons: Iterable[float], work: Path, device: str,
+              fast: bool) -> dict[str, dict]:
+    """"adsh clean" -> {ε: scenario -> mAP and interval}, one generator and its victims per ε: Table 1's cells at 16 bits."""
+    cells: dict[str, dict] = {}
+    for epsilon in epsilons:
+        found = table1.run_seed(dataset, root, seed, epsilon, work, device, fast, (BITS,))
+        for name, cell in found.items():
+            method, domain, _ = name.split()
+            cells.setdefault(f"{method} {domain}", {})[f"{epsilon:g}"] = cell["codes"]["network"]
+    return cells
+
+
+def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
+    """One row per victim, train domain, scenario and ε: mean over seeds, the seeds' values, the envelope of their intervals."""
+    rows = []
+    for name, by_epsilon in next(iter(seeds.values())).items():
+        method, domain = name.split()
+        for epsilon in by_epsilon:
+            for scenario in SCENARIOS:
+                found = {seed: cells[name][epsilon][scenario] for seed, cells in seeds.items()}
+                rows.append({"method": method, "train": domain, "scenario": scenario, "epsilon": float(epsilon),
+                             "mAP": round(sum(v["mAP"] for v in found.values()) / len(found), 4),
+                             "low": min(v["low"] for v in found.values()), "high": max(v["high"] for v in found.values()),
+                             "seeds": {str(seed): v["mAP"] for seed, v in found.items()}})
+    return rows
+
+
+def figure(stored: dict) -> Figure:
+    """Four panels as in Fig. 6: rows ADSH and DSDH, columns clean-trained and trained on protected images.
+
+    Lines are "scaled", with the envelope of the seeds' intervals; markers are "retrained".
+
+    Args:
+        stored: content of `data/results/epsilon-DATASET.json`.
+    """
+    drawn = Figure(figsize=(9.6, 7.2), layout="constrained")
+    axes = drawn.subplots(2, 2, sharex=True, sharey=True)
+    for row, method in enumerate(METHODS):
+        for column, domain in enumerate(TRAIN_DOMAINS):
+            ax = axes[row, column]
+            for number, scenario in enumerate(SCENARIOS):
+                colour, style = plots.PALETTE[number], plots.STYLES[number]
+                line, marks = ([cell for cell in stored[way] if (cell["method"], cell["train"], cell["scenario"])
+                                == (method, domain, scenario)] for way in ("scaled", "retrained"))
+                x = [cell["epsilon"] for cell in line]
+                ax.plot(x, [cell["mAP"] for cell in line], color=colour, linestyle=style, label=scenario)
+                ax.fill_between(x, [cell["low"] for cell in line], [cell["high"] for cell in line], color=colour, alpha=0.15)
+                ax.plot([cell["epsilon"] for cell in marks], [cell["mAP"] for cell in marks], color=colour,
+                        linestyle="none", marker="osD^"[number], markersize=5, markerfacecolor="white")
+            trained = "clean" if domain == "clean" else "protected"
+            ax.set(title=f"{method.upper()}, trained on {trained} images", ylim=(0, 1), xlim=(-0.02, 1.02))
+            if row:
+                ax.set_xlabel("ε (pixel units)")
+            if not column:
+                ax.set_ylabel("mAP, network codes")
+    axes[0, 0].legend(ncols=2, title="lines: scaled, markers: retrained")
+    return drawn
+
+
+def report(stored: dict) -> str:
+    """mAP of A->C over ε as text, both meanings side by side."""
+    values = {(way, cell["method"], cell["train"], cell["epsilon"]): cell["mAP"]
+              for way in ("scaled", "retrained") for cell in stored[way] if cell["scenario"] == "A->C"}
+    victims = [(method, domain) for method in METHODS for domain in TRAIN_DOMAINS]
+    lines = ["A->C: scaled / retrained   " + "   ".join(f"{method} {domain[:5]:5}" for method, domain in victims)]
+    for epsilon in sorted({key[-1] for key in values}):
+        cells = ("/".join(f"{values[way, *victim, epsilon]:.3f}" if (way, *victim, epsilon) in values else "  -  "
+                          for way in ("scaled", "retrained")) for victim in victims)
+        lines.append(f"  {format_epsilon(epsilon):22}" + "  ".join(cells))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the seeds asked for, store both curves and the figure."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--trained-at", type=float, help="budget of the generator that is scaled (default: the paper's)")
+    options.add_argument("--epsilons", type=float, nargs="+", default=list(SCALED), help="budgets of the scaled curve")
+    options.add_argument("--retrained", type=float, nargs="*", default=list(RETRAINED), help="budgets to retrain for, or none")
+    options.add_argument("--retrain-seeds", type=int, nargs="+", help="seeds of the retrained curve (default: --seeds)")
+    asked = options.parse_args(arguments)
+    common = (asked.work, asked.device, asked.fast)
+    slides = {seed: scaled(asked.dataset, asked.root, seed, asked.trained_at, asked.epsilons, *common) for seed in asked.seeds}
+    again = {seed: retrained(asked.dataset, asked.root, seed, asked.retrained, *common)
+             for seed in (asked.retrain_seeds or asked.seeds)} if asked.retrained else {}
+    config = table1.configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast)
+    stored = {
+        "what": f"Fig. 6 on {asked.dataset}, {BITS} bits, network codes; scaled: one generator trained at "
+                f"{format_epsilon(config.epsilon)}, its output scaled; retrained: one generator per epsilon",
+        "generator": dataclasses.asdict(config), "trained_at": config.epsilon,
+        "runs": {str(seed): {**found["run"], "seconds": found["seconds"]} for seed, found in slides.items()},
+        "retrained_seeds": list(again),
+        "quality": {str(seed): found["quality"] for seed, found in slides.items()},
+        "scaled": collect({seed: found["cells"] for seed, found in slides.items()}),
+        "retrained": collect(again) if again else []}
+    name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    save_json(asked.out / f"{name}.json", stored)
+    png = io.BytesIO()
+    figure(stored).savefig(png, format="png", dpi=120)
+    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    print(report(stored))
+
+
+if __name__ == "__main__":
+    main()

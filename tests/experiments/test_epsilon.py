@@ -1,0 +1,75 @@
+"""The ε experiment on a tiny folder of images: both meanings, resumed steps, and what the figure draws."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pplkit import budget
+from pplkit.experiments import epsilon, table1
+from pplkit.scenarios import SCENARIOS, evaluate_scenarios
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture
+def arguments(work, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.getbasetemp() / "pictures"
+    random = np.random.default_rng(0)
+    if not folder.exists():
+        for label in range(3):
+            (folder / f"class{label}").mkdir(parents=True)
+            for i in range(16):
+                image = random.integers(0, 60, (28, 28), dtype=np.uint8)
+                image[8 * label:8 * label + 8] += 150
+                Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
+    load = table1.load
+    for module in (table1, epsilon):
+        monkeypatch.setattr(module, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
+    return ["--dataset", f"folder:{folder}", "--fast", "--work", str(work), "--trained-at", "0.3",
+            "--epsilons", "0", "0.3", "1",
+            "--retrained", "0.3", "--seeds", "0", "--device", "cpu"]
+
+
+def test_both_meanings_are_stored_and_agree_where_they_must(arguments, work, tmp_path, capsys, monkeypatch):
+    epsilon.main([*arguments, "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    stored = json.loads((tmp_path / "epsilon-pictures-fast.json").read_text())
+    assert len(stored["scaled"]) == 4 * 3 * 4 and len(stored["retrained"]) == 4 * 1 * 4
+    assert stored["runs"]["0"]["commit"] and stored["trained_at"] == 0.3
+    assert (tmp_path / "epsilon-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
+    cell = {(way, c["method"], c["train"], c["scenario"], c["epsilon"]): c
+            for way in ("scaled", "retrained") for c in stored[way]}
+    for method in ("adsh", "dsdh"):
+        for domain in ("clean", "adversarial"):
+            at_zero = {cell["scaled", method, domain, scenario, 0.0]["mAP"] for scenario in SCENARIOS}
+            assert len(at_zero) == 1  # nothing is protected: all scenarios are the same search
+            for scenario in SCENARIOS:  # trained for 0.3 and scaled to 0.3 is the same generator
+                assert cell["scaled", method, domain, scenario, 0.3] == cell["retrained", method, domain, scenario, 0.3]
+    assert stored["quality"]["0"]["0"] == {"psnr": None, "ssim": 1.0, "linf": 0.0}
+    assert stored["quality"]["0"]["0.3"]["linf"] <= 0.3
+    assert "0.300 (77/255)" in printed and "  -  " in printed
+
+    def fails(*_args, **_kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(table1, "fit_victim", fails)
+    epsilon.main([*arguments, "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "epsilon-pictures-fast.json").read_text()) == stored
+
+
+def test_a_cell_equals_the_package(arguments, work, tmp_path):
+    epsilon.main([*arguments, "--out", str(tmp_path)])
+    stored = json.loads((tmp_path / "epsilon-pictures-fast.json").read_text())
+    split = table1.load(arguments[1], None, seed=0)
+    folder = work / "table1-pictures-0.3" / "seed0"
+    run = table1.train_generator(split, table1.configuration(arguments[1], 0, 0.3, True), folder, "cpu")
+    victim = table1.load_victim(folder / "adversarial" / "dsdh-16.safetensors")
+    found = evaluate_scenarios(victim, split, lambda images: budget.protect(images, run.generator, 1.0))
+    cells = {c["scenario"]: c["mAP"] for c in stored["scaled"] if (c["method"], c["train"], c["epsilon"])
+             == ("dsdh", "adversarial", 1.0)}
+    assert cells == {scenario: pytest.approx(value.expected, abs=1e-4) for scenario, value in found.items()}
