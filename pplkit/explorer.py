@@ -141,7 +141,7 @@ class EpsilonExplorer:
                           (self.label, "ppl-label"), (self.summary, "ppl-summary")):
             part.add_class(css)
             part.layout.width = "100%"
-        self.label.layout.width = "150px"
+        self.label.layout.width, self.message.layout.min_height = "150px", "32px"  # nothing jumps when a text comes or goes
         self.progress = ipywidgets.IntProgress(0, 0, len(self._grid), description="mAP curve", layout={"width": "300px"})
         self.slider.observe(lambda change: self._move(change["new"]), names="value")
         self.typed.observe(lambda change: self._move(change["new"]), names="value")
@@ -159,10 +159,11 @@ class EpsilonExplorer:
         self._asking.layout.display = None if self._locked else "none"
         width = {"flex_flow": "row wrap"}
         root = ipywidgets.VBox([
-            self._asking, box([self.slider, self.label]), box([self.typed, self.norm, self.scenario], layout=width),
-            box([self.method, self.domain, self.bits], layout=width),
+            self._asking, box([self.slider, self.label]), box([self.typed, self.norm, self.bits], layout=width),
+            box([self.method, self.domain], layout=width),
             box([self.kind, self.number, self.following, self.random], layout=width),
-            self.message, self.picture, self.chart, box([self.progress, self.summary])], layout={"max_width": "980px"})
+            self.scenario, self.message, self.picture, self.chart,
+            box([self.progress, self.summary])], layout={"max_width": "980px"})
         root.add_class("ppl-explorer")
         return root
 
@@ -202,14 +203,17 @@ class EpsilonExplorer:
         self._refresh()
 
     def _move(self, epsilon: float) -> None:
-        """Slider and typed entry follow each other; one picture for both."""
+        """Slider and typed entry follow each other; one picture for both.
+
+        The slider goes to its nearest step: off a step, the browser would move it there and send that back as a move.
+        """
         if self._moving:
             return
         self._moving = True
         try:
             self.typed.value = epsilon
-            if 0 <= epsilon <= 1:
-                self.slider.value = epsilon
+            if 0 <= epsilon <= 1 and epsilon != self.slider.value:
+                self.slider.value = round(round(epsilon / self.slider.step) * self.slider.step, 4)
         finally:
             self._moving = False
         self._refresh()
@@ -258,7 +262,8 @@ class EpsilonExplorer:
 
     def _fail(self, error: Exception) -> None:
         self.view = None
-        self.summary.value = self.picture.value = self.chart.value = ""  # the picture of something else would be a lie
+        self.label.value = self.summary.value = ""  # numbers and pictures of something else would be a lie
+        self.picture.value, self.chart.value = picture.blank_svg(picture.VIEW_HEIGHT), picture.blank_svg(picture.CURVE_HEIGHT)
         text = error.args[0] if isinstance(error, IndexError) else error
         self.message.value = f"<b role='alert' style='color:#D55E00'>✗ {type(error).__name__}: {html.escape(str(text))}</b>"
 
@@ -315,7 +320,7 @@ class EpsilonExplorer:
     def __repr__(self) -> str:
         """What is shown, in words."""
         if self.view is None:
-            return f"ε = {self.label.value}: nothing to show, see .message"
+            return "nothing to show, see .message"
         return f"ε = {self.label.value}, {_name(self.choice)}, query {self.view.query}: {self.view.text}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -323,6 +328,9 @@ class EpsilonExplorer:
         shown = self.widget._repr_mimebundle_(**kwargs)
         bundle = dict(shown[0] if isinstance(shown, tuple) else shown)
         if self.view is not None:
+            self.sweep.evaluate(self.view.epsilon)  # where only the picture is shown, it should be whole
+            with self._drawing:
+                self._draw()
             bundle["image/svg+xml"] = self.picture.value
         bundle["text/plain"] = repr(self)
         return bundle

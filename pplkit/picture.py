@@ -18,7 +18,7 @@ from pplkit.budget import format_epsilon
 from pplkit.scenarios import SCENARIOS
 from pplkit.sweep import View
 
-WIDTH = 960  # of every picture, in its own units
+WIDTH, VIEW_HEIGHT, CURVE_HEIGHT = 960, 522, 262  # of the pictures, in their own units
 GREY, LIGHT = "#555555", "#d9d9d9"
 COLOURS = dict(zip(SCENARIOS, (plots.BLUE, plots.ORANGE, plots.GREEN, plots.VERMILION), strict=True))
 DASHES = dict(zip(SCENARIOS, ("", "9 4", "7 3 2 3", "2 3"), strict=True))
@@ -74,7 +74,7 @@ def view_svg(view: View, *, classes: Sequence[str] | None = None, victim: str = 
         parts.append(f'<g transform="translate(0 {194 + 82 * row})" opacity="{0.25 if faded else 1}">{inside}</g>')
     state = "exact" if view.complete else "computing"
     described = f"Query {view.query}, {name}, ε = {format_epsilon(view.epsilon)}, {victim}: {view.text}"
-    return _svg(522, described, parts, f'data-epsilon="{view.epsilon:.3f}" data-query="{view.query}" '
+    return _svg(VIEW_HEIGHT, described, parts, f'data-epsilon="{view.epsilon:.3f}" data-query="{view.query}" '
                                        f'data-victim="{escape(victim)}" data-state="{state}"')
 
 
@@ -184,7 +184,7 @@ def curve_svg(curve: Mapping[str, Mapping[float, float]], epsilon: float, *, pre
     known = ", ".join(f"{scenario} {points[epsilon]:.2f}" for scenario, points in curve.items() if epsilon in points)
     described = hidden or f"mAP over ε; at ε = {format_epsilon(epsilon)}: {known or 'being computed'}"
     points = len(next(iter(curve.values()), ()))
-    return _svg(262, described, parts, f'data-epsilon="{epsilon:.3f}" data-points="{points}"')
+    return _svg(CURVE_HEIGHT, described, parts, f'data-epsilon="{epsilon:.3f}" data-points="{points}"')
 
 
 def shapes_svg(shapes: Mapping[str, Mapping[float, float]]) -> str:
@@ -200,6 +200,11 @@ def shapes_svg(shapes: Mapping[str, Mapping[float, float]]) -> str:
         label = _text(0, 0, "mAP", anchor="middle", size=13)
         parts.append(f'<g transform="translate({left - 8:.1f} 62) rotate(-90)">{label}</g>')
     return _svg(124, "; ".join(shapes), parts)
+
+
+def blank_svg(height: int) -> str:
+    """An empty picture: keeps the place of one that cannot be shown."""
+    return _svg(height, "nothing to show", [])
 
 
 def _svg(height: int, described: str, parts: Sequence[str], attributes: str = "") -> str:

@@ -74,7 +74,7 @@ def test_slider_and_typed_entry_follow_each_other_and_change_everything(explorer
         seen.add(explorer.picture.value)
     assert len(seen) == 3
     explorer.typed.value = 0.333
-    assert explorer.slider.value == 0.333 and explorer.label.value == "0.333 (85/255)"
+    assert explorer.slider.value == 0.3 and explorer.label.value == "0.333 (85/255)" and explorer.view.epsilon == 0.333
 
 
 def test_the_numbers_are_those_of_the_package(explorer):
@@ -156,7 +156,8 @@ def test_a_bad_entry_is_shown_and_the_next_good_one_clears_it(explorer, control,
     with pytest.raises((ValueError, IndexError), match=message.split(":")[0]):
         getattr(explorer, control).value = value
     assert message in explorer.message.value and "role='alert'" in explorer.message.value
-    assert explorer.picture.value == "" and explorer.view is None and "nothing to show" in repr(explorer)
+    assert explorer.view is None and explorer.label.value == "" and "nothing to show" in repr(explorer)
+    assert "data-epsilon" not in explorer.picture.value + explorer.chart.value
     assert "image/svg+xml" not in explorer._repr_mimebundle_()
     getattr(explorer, control).value = 0
     assert explorer.message.value == "" and explorer.view is not None
