@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pplkit import cli
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -34,7 +36,7 @@ def test_experiments_accept_the_arguments(command):
         assert option in done.stdout
 
 
-def test_python_blocks_run_as_printed_but_for_their_length(tmp_path, monkeypatch):
+def test_python_blocks_and_the_command_run_as_printed_but_for_their_length(tmp_path, monkeypatch, capsys):
     random = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (tmp_path / "photos" / label).mkdir(parents=True)
@@ -48,6 +50,14 @@ def test_python_blocks_run_as_printed_but_for_their_length(tmp_path, monkeypatch
         protected, clean = namespace["protected"], namespace["split"].database.images
         assert protected.shape == clean.shape
         assert (protected.int() - clean.int()).abs().max() <= 25
+    typed = [shlex.split(command) for command in COMMANDS if command.startswith(".venv/bin/pplkit ")]
+    assert [words[1] for words in typed] == ["protect", "evaluate"]
+    for words in typed:
+        assert cli.main([*words[1:], "--quiet", *(["--fast"] if words[1] == "evaluate" else [])]) == 0
+    printed = capsys.readouterr().out
+    assert "60 protected, 0 done before, 0 failed" in printed and "A->C" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "photos", "photos-protected", "photos-protected-report.csv", "photos-evaluation.json", "generator.safetensors"}
 
 
 def test_every_link_leads_somewhere():

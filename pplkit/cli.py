@@ -1,0 +1,178 @@
+"""The command `pplkit`: protect a folder of pictures, and measure what the protection does on a labelled folder.
+
+    pplkit protect photos photos-protected --generator pretrained
+    pplkit evaluate photos --generator pretrained
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pplkit import __version__, photos, pretrained
+from pplkit import device as devices
+from pplkit.budget import NORMS, format_epsilon
+from pplkit.folders import protect_folder
+from pplkit.generator import PerturbationGenerator
+from pplkit.paper import METHODS
+from pplkit.storage import save_json
+
+DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+def epsilon(text: str) -> float:
+    """A budget as typed: "0.1" or "26/255".
+
+    >>> epsilon("51/255")
+    0.2
+    """
+    try:
+        top, _, bottom = text.partition("/")
+        value = float(top) / float(bottom or 1)
+        format_epsilon(value)
+    except (ValueError, ZeroDivisionError) as error:
+        wanted = "a number from 0 to 1 in pixel units, as 0.1 or 26/255"
+        raise argparse.ArgumentTypeError(f"{text!r} is no budget: {wanted}") from error
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    command = argparse.ArgumentParser(
+        prog="pplkit", description="Protect pictures against image search before they are published.")
+    command.add_argument("--version", action="version", version=f"pplkit {__version__}")
+    commands = command.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    protect = commands.add_parser(
+        "protect", help="write a protected copy of every picture in a folder",
+        description="Write a protected copy of every picture below INPUT_DIR, as 8-bit PNG of the same size, alpha channel "
+                    "kept, turned upright, without EXIF data. A second call goes on where the first stopped. Exit status: 0 "
+                    "all pictures are protected, 1 some files are not (they are listed), 2 nothing was done.")
+    protect.add_argument("input_dir", metavar="INPUT_DIR", type=Path)
+    protect.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path)
+    _add_protection(protect)
+    protect.add_argument("--pattern-size", metavar="PIXELS", type=_positive,
+                         help="make the pattern on the picture reduced to this shorter side, and enlarge it (a coarse pattern "
+                              "survives shrinking); default: at the picture's own size")
+    protect.add_argument("--workers", type=_positive, default=min(4, os.cpu_count() or 1),
+                         help="pictures in work at the same time (default: %(default)s)")
+    protect.add_argument("--max-pixels", type=_positive, default=photos.MAX_PIXELS,
+                         help="refuse larger pictures (default: %(default)s)")
+    protect.add_argument("--report", type=Path, metavar="CSV",
+                         help="what was done to each file: l_inf, PSNR, SSIM (default: OUTPUT_DIR-report.csv)")
+    protect.add_argument("--force", action="store_true", help="overwrite files in OUTPUT_DIR that are not the result wanted")
+    protect.set_defaults(run=run_protect)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="measure the four search scenarios on a labelled folder",
+        description="Train search engines on the images of FOLDER (one folder per class), clean and protected, and print the "
+                    "mAP of the four scenarios, query->database with C clean and A protected.")
+    evaluate.add_argument("folder", metavar="FOLDER", type=Path)
+    _add_protection(evaluate)
+    evaluate.add_argument("--protected", type=Path, metavar="FOLDER",
+                          help="the copy of FOLDER that `pplkit protect` made; instead of --generator")
+    evaluate.add_argument("--size", type=_positive, default=32,
+                          help="the searcher's image size in pixels (default: %(default)s)")
+    evaluate.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: the generator's, else 3)")
+    evaluate.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims (default: all)")
+    evaluate.add_argument("--bits", type=_positive, default=16, help="code length (default: %(default)s)")
+    evaluate.add_argument("--backbone", default="two_conv", help="network of the victims (default: %(default)s)")
+    evaluate.add_argument("--query-share", type=float, default=0.1, help="of each class (default: %(default)s)")
+    evaluate.add_argument("--train-share", type=float, default=0.5,
+                          help="of each class's database images (default: %(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="result file (default: FOLDER-evaluation.json)")
+    evaluate.add_argument("--force", action="store_true", help="overwrite the result file")
+    evaluate.add_argument("--fast", action="store_true", help="a few training steps only, to try the command")
+    evaluate.set_defaults(run=run_evaluate)
+    return command
+
+
+def _add_protection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--generator", metavar="PATH|pretrained",
+                         help="generator file (safetensors), or `pretrained`: the Fashion-MNIST one that comes with pplkit")
+    command.add_argument("--epsilon", type=epsilon, metavar="E",
+                         help="budget in pixel units, as 0.1 or 26/255 (default: what the generator was trained with)")
+    command.add_argument("--norm", choices=NORMS, help="of the budget (default: what the generator was trained with)")
+    command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def load_generator(asked: argparse.Namespace) -> tuple[PerturbationGenerator, float, str]:
+    """The generator on its device, ε and norm; what was not asked for is taken from the generator's own header.
+
+    Raises:
+        FileNotFoundError, ValueError: no or another file; no ε given and none in the header.
+    """
+    if asked.generator is None:
+        raise ValueError("no generator: give --generator PATH, or --generator pretrained")
+    generator = pretrained.generator() if asked.generator == "pretrained" else PerturbationGenerator.load(asked.generator)
+    trained = generator.metadata.get("config", {})
+    budget = asked.epsilon if asked.epsilon is not None else trained.get("epsilon")
+    if budget is None:
+        raise ValueError(f"{asked.generator} does not say with which budget it was trained: give --epsilon")
+    return generator.to(devices.resolve(asked.device)), budget, asked.norm or trained.get("norm", "inf")
+
+
+def run_protect(asked: argparse.Namespace) -> int:
+    """`pplkit protect`: exit status."""
+    generator, budget, norm = load_generator(asked)
+    result = protect_folder(asked.input_dir, asked.output_dir, generator, budget, norm, pattern_size=asked.pattern_size,
+                            max_pixels=asked.max_pixels, workers=asked.workers, force=asked.force, report=asked.report,
+                            progress=not asked.quiet)
+    print(f"{result.protected} protected, {result.kept} done before, {len(result.failed)} failed; "
+          f"epsilon {format_epsilon(budget)}, norm {norm}; report: {result.report}")
+    for name, note in result.notes.items():
+        print(f"note: {name}: {note}", file=sys.stderr)
+    for name, why in result.failed.items():
+        print(f"NOT PROTECTED: {name}: {why}", file=sys.stderr)
+    return SOME_FAILED if result.failed else DONE
+
+
+def run_evaluate(asked: argparse.Namespace) -> int:
+    """`pplkit evaluate`: exit status."""
+    from pplkit.experiments.folder import evaluate_folder, table
+
+    folder = asked.folder.expanduser().resolve()
+    path = asked.json or folder.with_name(f"{folder.name}-evaluation.json")
+    if path.exists() and not asked.force:
+        raise FileExistsError(f"{path} exists: --force overwrites it, --json names another file")
+    if asked.protected is not None and asked.generator is not None:
+        raise ValueError("--protected has pictures that are protected already: leave --generator out")
+    generator, budget, norm = (None, None, "inf") if asked.protected is not None else load_generator(asked)
+    channels = asked.channels or (generator.channels if generator is not None else 3)
+    protected = asked.protected.expanduser().resolve() if asked.protected is not None else None
+    result = evaluate_folder(folder, generator, budget, norm, protected=protected, methods=tuple(asked.methods),
+                             bits=asked.bits, backbone=asked.backbone, seed=asked.seed, device=asked.device, fast=asked.fast,
+                             progress=not asked.quiet, size=asked.size, channels=channels, query_share=asked.query_share,
+                             train_share=asked.train_share)
+    protection = {"protected": protected.name} if protected is not None else {
+        "generator": asked.generator, "epsilon": budget, "norm": norm}
+    save_json(path, {"folder": folder.name, **protection, "fast": asked.fast, **result})
+    print(table(result["rows"]))
+    print(f"written: {path}")
+    return DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    asked = parser().parse_args(arguments)
+    try:
+        return asked.run(asked)
+    except (ValueError, OSError) as error:
+        print(f"pplkit {asked.command}: {error}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print(f"pplkit {asked.command}: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The four scenarios on a folder of your own: class folders of images, victims trained on them, mAP with intervals."""
+
+import dataclasses
+from pathlib import Path
+
+from pplkit import budget, photos, sources
+from pplkit.data import RetrievalSplit, load
+from pplkit.experiments.common import fit_victim, make_victim, summary
+from pplkit.generator import PerturbationGenerator
+from pplkit.paper import METHODS, TRAIN_DOMAINS, in_domain
+from pplkit.scenarios import evaluate_scenarios, protect_split
+from pplkit.storage import provenance
+
+
+def published_twin(split: RetrievalSplit, folder: Path, protected: Path, **options: object) -> RetrievalSplit:
+    """The split of images that were protected at their own size (`pplkit protect`), shrunk afterwards as a searcher does.
+
+    Args:
+        split: of the clean `folder`.
+        folder, protected: class folders with the same files, but for their suffix.
+        options: those that `split` was loaded with.
+
+    Raises:
+        ValueError: the folders do not hold the same images.
+    """
+    names = []
+    for path in (folder, protected):
+        files = sources.list_folder(path)[1]
+        names.append([file.relative_to(path).with_suffix("").as_posix() for file in files])
+    if names[0] != names[1]:
+        differing = sorted(set(names[0]) ^ set(names[1])) or ["(another order)"]
+        raise ValueError(f"{protected} is not the protected copy of {folder}: {len(differing)} names differ, "
+                         f"the first is {differing[0]!r}")
+    twin = load(f"folder:{protected}", seed=split.manifest["seed"], **options)
+    return dataclasses.replace(twin, manifest={**twin.manifest, "protected": True})
+
+
+def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsilon: float | None, norm: str = "inf", *,
+                    protected: Path | None = None, methods: tuple[str, ...] = METHODS, bits: int = 16,
+                    backbone: str = "two_conv", seed: int = 0, device: str = "auto", fast: bool = False, progress: bool = True,
+                    **options: object) -> dict:
+    """Train each victim on clean and on protected images, and search in all four scenarios.
+
+    Args:
+        folder: class folders of images.
+        generator, epsilon, norm: how the images, shrunk to `size`, are protected; not needed with `protected`.
+        protected: the same images as published, see `published_twin`.
+        methods, bits, backbone: of the victims.
+        seed: of the split and the victims.
+        device: "auto", "cpu", "cuda".
+        fast: a few training steps only; the figures mean nothing.
+        progress: show progress bars.
+        options: for `data.load`: size, channels, query_share, train_share.
+
+    Returns:
+        JSON-able: "split" (manifest), "victims" (settings), "rows" (network codes): {"adsh clean": {scenario: {"mAP", "low",
+        "high", "worst", "best"}}}, "run".
+
+    Raises:
+        FileNotFoundError, ValueError: as `data.load`; neither generator nor protected images.
+    """
+    split = load(f"folder:{folder}", seed=seed, **options)
+    if protected is not None:
+        twin = published_twin(split, folder, protected, **options)
+    elif generator is not None and epsilon is not None:
+        generator.eval()
+        twin = protect_split(split, lambda images: budget.protect(
+            images, lambda x: photos.channel_pattern(generator, x), epsilon, norm,
+            device=next(generator.parameters()).device))
+    else:
+        raise ValueError("give a generator and an epsilon, or the folder of protected images")
+    rows, victims = {}, {}
+    for method in methods:
+        for domain, train in (("clean", split.train), ("adversarial", twin.train)):
+            victim = dataclasses.replace(make_victim(method, bits, seed, device, fast), backbone=backbone)
+            fit_victim(victim, split, train, progress)
+            rows[f"{method} {domain}"] = summary(evaluate_scenarios(victim, split, twin, train_domain=domain))
+            victims[method] = victim.settings()
+    return {"split": split.manifest, "victims": victims, "codes": "network", "rows": rows, "run": provenance()}
+
+
+def table(rows: dict[str, dict]) -> str:
+    """One line per victim and scenario, with the 95 % interval; in-domain lines say so."""
+    lines = ["victim  trained on   scenario  mAP    95 % interval"]
+    for name, scenarios in rows.items():
+        method, domain = name.split()
+        for scenario in TRAIN_DOMAINS[domain]:
+            value = scenarios[scenario]
+            mark = "  in-domain" if in_domain(domain, scenario) else ""
+            lines.append(f"{method:6s}  {domain:11s}  {scenario}      {value['mAP']:.3f}  "
+                         f"{value['low']:.3f}-{value['high']:.3f}{mark}")
+    return "\n".join(lines)

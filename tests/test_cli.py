@@ -1,0 +1,166 @@
+"""pplkit.cli: what is typed, what is printed, what is returned."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pplkit import cli
+from pplkit.generator import PerturbationGenerator
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Class folders: grey stripes at a height that tells the class."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    random = np.random.default_rng(0)
+    for label in range(2):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(20):
+            array = random.integers(0, 60, (24, 20), dtype=np.uint8)
+            array[8 * label:8 * label + 8] += 150
+            Image.fromarray(array).save(folder / f"class{label}" / f"{i}.{'png' if i % 2 else 'bmp'}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("generator") / "generator.safetensors"
+    PerturbationGenerator(1, (4, 4, 4, 4)).save(path, config={"epsilon": 0.2, "norm": "inf"})
+    return path
+
+
+def test_protect_says_what_it_did_and_where(photos, tmp_path, capsys):
+    arguments = ["protect", str(photos), str(tmp_path / "out"), "--generator", "pretrained", "--epsilon", "26/255", "--quiet"]
+    assert cli.main(arguments) == cli.DONE
+    printed = capsys.readouterr()
+    assert "40 protected, 0 done before, 0 failed; epsilon 0.102 (26/255), norm inf" in printed.out and printed.err == ""
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 40 and (tmp_path / "out-report.csv").is_file()
+    assert cli.main(arguments) == cli.DONE
+    assert "0 protected, 40 done before" in capsys.readouterr().out
+
+
+def test_files_that_failed_are_listed_last_and_change_the_status(tmp_path, generator, capsys):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"broken")
+    arguments = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(generator), "--quiet"]
+    assert cli.main(arguments) == cli.SOME_FAILED
+    printed = capsys.readouterr()
+    assert "1 protected, 0 done before, 1 failed; epsilon 0.200 (51/255)" in printed.out  # the header's budget
+    assert printed.err.splitlines()[-1].startswith("NOT PROTECTED: b.png: cannot identify image file")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"--generator": "nowhere.safetensors"}, "no generator checkpoint at nowhere"),
+    ({"--generator": None}, "--generator pretrained"),
+    ({"--device": "quantum"}, "'quantum'"),
+    ({"INPUT": "nowhere"}, "no folder"),
+    ({"OUTPUT": "in/out"}, "inside one another"),
+])
+def test_wrong_use_is_one_line_and_status_2(tmp_path, monkeypatch, generator, capsys, change, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    options = {"--generator": str(generator), "--device": "cpu"} | change
+    words = [options.pop("INPUT", "in"), options.pop("OUTPUT", "out")]
+    words += [word for pair in options.items() if pair[1] is not None for word in pair]
+    assert cli.main(["protect", *words]) == cli.WRONG_USE
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("pplkit protect: ") and message in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_generator_without_a_budget_needs_one(tmp_path, capsys):
+    PerturbationGenerator(1, (4,)).save(tmp_path / "g.safetensors")
+    (tmp_path / "in").mkdir()
+    words = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(tmp_path / "g.safetensors")]
+    assert cli.main(words) == cli.WRONG_USE and "give --epsilon" in capsys.readouterr().err
+    assert cli.main([*words, "--epsilon", "0.1", "--quiet"]) == cli.DONE
+
+
+@pytest.mark.parametrize("text, value", [("0.1", 0.1), ("26/255", 26 / 255), ("0", 0.0), ("1", 1.0), ("8/255.0", 8 / 255)])
+def test_budgets_as_typed(text, value):
+    assert cli.epsilon(text) == value
+
+
+@pytest.mark.parametrize("text", ["1.1", "-0.1", "8", "1/0", "abc", "", "nan", "1/2/3"])
+def test_what_is_no_budget(text, capsys):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no budget"):
+        cli.epsilon(text)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["protect", "a", "b", "--epsilon", text])
+    assert caught.value.code == cli.WRONG_USE
+
+
+def test_help_names_every_option_and_the_status(capsys):
+    for words in ([], ["protect"], ["evaluate"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*words, "--help"])
+        assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Exit status: 0 all pictures are protected" in text and "--pattern-size PIXELS" in text and "--train-share" in text
+
+
+def test_interrupting_ends_with_a_word_and_the_next_call_goes_on(tmp_path, generator, capsys):
+    (tmp_path / "in").mkdir()
+    for i in range(80):
+        Image.new("L", (150, 150), i % 256).save(tmp_path / "in" / f"{i}.png")
+    words = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(generator), "--quiet", "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "pplkit.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    until = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    done = len(list((tmp_path / "out").glob("*.png")))
+    assert process.returncode == cli.INTERRUPTED and "interrupted; the same command goes on" in said and 0 < done < 80
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert cli.main(words) == cli.DONE
+    assert f"{80 - done} protected, {done} done before" in capsys.readouterr().out
+
+
+def test_evaluate_prints_a_table_and_stores_it(photos, tmp_path, generator, capsys):
+    words = ["evaluate", str(photos), "--generator", str(generator), "--size", "24", "--bits", "8", "--fast", "--quiet",
+             "--json", str(tmp_path / "result.json")]
+    assert cli.main(words) == cli.DONE
+    printed = capsys.readouterr().out
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["epsilon"] == 0.2 and stored["fast"] is True and stored["folder"] == "photos"
+    assert set(stored["rows"]) == {"adsh clean", "adsh adversarial", "dsdh clean", "dsdh adversarial"}
+    assert stored["split"]["counts"]["query"] == 4 and stored["victims"]["adsh"]["bits"] == 8
+    for name, scenarios in stored["rows"].items():
+        assert set(scenarios) == {"C->C", "C->A", "A->C", "A->A"}
+        for scenario, value in scenarios.items():
+            assert f"{scenario}      {value['mAP']:.3f}" in printed, name
+    assert printed.count("in-domain") == 4
+    assert cli.main(words) == cli.WRONG_USE and "--force overwrites it" in capsys.readouterr().err
+
+
+def test_evaluate_takes_the_folder_that_protect_wrote(photos, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert cli.main(["protect", str(photos), out, "--generator", "pretrained", "--epsilon", "0.3", "--quiet"]) == cli.DONE
+    words = ["evaluate", str(photos), "--protected", out, "--size", "20", "--channels", "1", "--methods", "dsdh", "--fast",
+             "--quiet", "--json", str(tmp_path / "result.json")]
+    assert cli.main(words) == cli.DONE
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["protected"] == "out" and set(stored["rows"]) == {"dsdh clean", "dsdh adversarial"}
+    (tmp_path / "out" / "class1" / "3.png").unlink()
+    assert cli.main([*words, "--force"]) == cli.WRONG_USE
+    assert "1 names differ, the first is 'class1/3'" in capsys.readouterr().err
+    assert cli.main([*words, "--force", "--generator", "pretrained"]) == cli.WRONG_USE
+
+
+def test_the_command_is_installed_as_pplkit():
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"] == {"pplkit": "pplkit.cli:main"}
