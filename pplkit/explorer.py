@@ -15,7 +15,7 @@ from __future__ import annotations
 import html
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -57,6 +57,8 @@ class EpsilonExplorer:
         queries, database_size: so many images, drawn by `seed`; None: all of the split.
         seed: of that draw and of the button "Random".
         neighbours: results shown per scenario.
+        scenarios: the searches that are shown.
+        curve: also show mAP, of all ε.
         ask: lock the slider until a prediction has been made or skipped.
         name: a new explorer of the same name closes the old one, so that re-running a cell leaves nothing behind.
 
@@ -76,8 +78,10 @@ class EpsilonExplorer:
     def __init__(self, victim: Victim | Mapping[Choice, Victim], generator: Callable[[Tensor], Tensor],
                  split: RetrievalSplit, *, epsilon: float = 0.3, step: float = 0.02, norm: str = "inf",
                  queries: int | None = None, database_size: int | None = None, seed: int = 0, neighbours: int = 10,
-                 ask: bool = True, name: str = "explorer"):
+                 scenarios: Sequence[str] = SCENARIOS, curve: bool = True, ask: bool = True, name: str = "explorer"):
         budget.format_epsilon(epsilon)
+        if unknown := [scenario for scenario in scenarios if scenario not in SCENARIOS]:
+            raise ValueError(f"unknown scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
         if not 0 < step <= 1:
             raise ValueError(f"step must lie above 0 and at most at 1 in pixel units, got {step!r}")
         self._random = torch.Generator().manual_seed(seed)
@@ -94,6 +98,8 @@ class EpsilonExplorer:
         if not self._victims:
             raise ValueError("victim is an empty mapping: give at least one (method, train domain, bits) -> victim")
         self._sweeps: dict[tuple[Choice, str], EpsilonSweep] = {}
+        self.scenarios, self._with_curve = tuple(scenarios), curve
+        self._sweeps_all = curve or any(scenario.endswith("A") for scenario in scenarios)  # more than one image per ε
         self._grid = _coarse_to_fine([round(k * step, 4) for k in range(int(1 / step + 1e-6) + 1)])
         self._drawing, self._deciding = threading.RLock(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -133,7 +139,7 @@ class EpsilonExplorer:
         self.number = ipywidgets.IntText(0, description="Query", continuous_update=False, layout=narrow)
         self.following = ipywidgets.Button(description="Next", tooltip="next query of this class", layout={"width": "80px"})
         self.random = ipywidgets.Button(description="Random", tooltip="some query of this class", layout={"width": "80px"})
-        self.scenario = ipywidgets.ToggleButtons(options=["all", *SCENARIOS], description="Highlight",
+        self.scenario = ipywidgets.ToggleButtons(options=["all", *self.scenarios], description="Highlight",
                                                  style={"button_width": "80px"})
         self.label, self.summary = ipywidgets.Label(), ipywidgets.Label()
         self.message, self.picture, self.chart = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
@@ -162,8 +168,13 @@ class EpsilonExplorer:
             self._asking, box([self.slider, self.label]), box([self.typed, self.norm, self.bits], layout=width),
             box([self.method, self.domain], layout=width),
             box([self.kind, self.number, self.following, self.random], layout=width),
-            self.scenario, self.message, self.picture, self.chart,
-            box([self.progress, self.summary])], layout={"max_width": "980px"})
+            self.scenario, self.message, self.picture, self.chart, box([self.progress, self.summary])],
+            layout={"max_width": "980px"})
+        idle = [self.method, self.domain, self.bits] if len(self._victims) == 1 else []  # nothing to choose or to show
+        idle += [self.scenario] if len(self.scenarios) == 1 else []
+        idle += [] if self._with_curve else [self.chart, self.progress]
+        for part in idle:
+            part.layout.display = "none"
         root.add_class("ppl-explorer")
         return root
 
@@ -250,11 +261,12 @@ class EpsilonExplorer:
         self.label.value = budget.format_epsilon(epsilon)
         self.view = sweep.look(self.number.value, epsilon, self.neighbours)
         highlight = None if self.scenario.value == "all" else self.scenario.value
+        mean = "none" if not self._with_curve else "hidden" if self._locked else "shown"
         shown, known = _name(self.choice), sweep.curve
         expected = SHAPES.get(self.prediction.value) if self.prediction.value else None
         self.message.value, self.summary.value = "", self.view.text
         self.picture.value = picture.view_svg(self.view, classes=self.classes, victim=shown, highlight=highlight,
-                                              show_mean=not self._locked)
+                                              scenarios=self.scenarios, mean=mean)
         self.chart.value = picture.curve_svg(known, epsilon, prediction=expected, highlight=highlight, chance=self.chance,
                                              hidden="Predict first, then the curve appears." if self._locked else "")
         done = sum(epsilon in sweep for epsilon in self._grid)
@@ -263,7 +275,8 @@ class EpsilonExplorer:
     def _fail(self, error: Exception) -> None:
         self.view = None
         self.label.value = self.summary.value = ""  # numbers and pictures of something else would be a lie
-        self.picture.value, self.chart.value = picture.blank_svg(picture.VIEW_HEIGHT), picture.blank_svg(picture.CURVE_HEIGHT)
+        self.picture.value = picture.blank_svg(picture.view_height(len(self.scenarios)))
+        self.chart.value = picture.blank_svg(picture.CURVE_HEIGHT)
         text = error.args[0] if isinstance(error, IndexError) else error
         self.message.value = f"<b role='alert' style='color:#D55E00'>✗ {type(error).__name__}: {html.escape(str(text))}</b>"
 
@@ -272,7 +285,7 @@ class EpsilonExplorer:
     def _wake(self) -> None:
         """Start the thread if there is something to compute and none is running."""
         with self._deciding:
-            if self._thread is None and not self._closed:
+            if self._sweeps_all and self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._work, name="ppl-explorer")
                 self._thread.start()
 
@@ -282,7 +295,7 @@ class EpsilonExplorer:
             sweep = self._sweeps.get((self.choice, self.norm.value))
             ending = self._closed or not threading.main_thread().is_alive()  # Python waits for this thread, so let it go
             if sweep is not None and self.view is not None and not ending:
-                for epsilon in (self.view.epsilon, *self._grid):
+                for epsilon in (self.view.epsilon, *self._grid) if self._with_curve else (self.view.epsilon,):
                     if epsilon not in sweep:
                         return sweep, epsilon
             self._thread = None
@@ -312,6 +325,13 @@ class EpsilonExplorer:
             if thread.is_alive():
                 raise TimeoutError(f"the curve is not complete after {timeout} s: {self.progress.value} of {len(self._grid)} ε")
 
+    def wait_for_view(self) -> None:
+        """Complete the picture that is shown, curve apart."""
+        if self._sweeps_all:
+            self.sweep.evaluate(self.view.epsilon)
+        with self._drawing:
+            self._draw()
+
     def close(self) -> None:
         """Stop the thread and take the controls away."""
         self._closed = True
@@ -328,9 +348,7 @@ class EpsilonExplorer:
         shown = self.widget._repr_mimebundle_(**kwargs)
         bundle = dict(shown[0] if isinstance(shown, tuple) else shown)
         if self.view is not None:
-            self.sweep.evaluate(self.view.epsilon)  # where only the picture is shown, it should be whole
-            with self._drawing:
-                self._draw()
+            self.wait_for_view()  # where only the picture is shown, it should be whole
             bundle["image/svg+xml"] = self.picture.value
         bundle["text/plain"] = repr(self)
         return bundle

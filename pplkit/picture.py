@@ -18,7 +18,7 @@ from pplkit.budget import format_epsilon
 from pplkit.scenarios import SCENARIOS
 from pplkit.sweep import View
 
-WIDTH, VIEW_HEIGHT, CURVE_HEIGHT = 960, 522, 262  # of the pictures, in their own units
+WIDTH, CURVE_HEIGHT = 960, 262  # in the units of the pictures
 GREY, LIGHT = "#555555", "#d9d9d9"
 COLOURS = dict(zip(SCENARIOS, (plots.BLUE, plots.ORANGE, plots.GREEN, plots.VERMILION), strict=True))
 DASHES = dict(zip(SCENARIOS, ("", "9 4", "7 3 2 3", "2 3"), strict=True))
@@ -41,15 +41,16 @@ def amplified(view: View) -> tuple[Tensor, int]:
 
 
 def view_svg(view: View, *, classes: Sequence[str] | None = None, victim: str = "", highlight: str | None = None,
-             show_mean: bool = True, href: Callable[[Tensor], str] = png_uri) -> str:
-    """One query at one ε: clean image, change, protected image, both codes, the results of all four scenarios.
+             mean: str = "shown", scenarios: Sequence[str] = SCENARIOS, href: Callable[[Tensor], str] = png_uri) -> str:
+    """One query at one ε: clean image, change, protected image, both codes, the results of the scenarios.
 
     Args:
         view: what to show.
         classes: names of the labels; None shows their numbers.
         victim: name of the victim, for the description.
         highlight: scenario to stand out, the others fade; None for all alike.
-        show_mean: whether the mAP of every scenario may be seen.
+        mean: the mAP of every scenario is "shown", "hidden" behind a question mark, or "none".
+        scenarios: rows of results.
         href: uint8 image (C, H, W) -> address of it, a data URI by default.
 
     Returns:
@@ -68,14 +69,20 @@ def view_svg(view: View, *, classes: Sequence[str] | None = None, victim: str = 
     parts.append(_text(530, 128, f"ε = {format_epsilon(view.epsilon)}", size=19, weight="bold"))
     parts.append(_text(530, 150, f"PSNR {view.psnr:.1f} dB, SSIM {view.ssim:.2f}", size=16))
     parts.append(_text(530, 171, f"{view.flipped} of {view.codes.shape[1]} bits flipped", size=16))
-    for row, scenario in enumerate(SCENARIOS):
+    for row, scenario in enumerate(scenarios):
         faded = highlight is not None and scenario != highlight
-        inside = _results(view, scenario, href, show_mean)
+        inside = _results(view, scenario, href, mean)
         parts.append(f'<g transform="translate(0 {194 + 82 * row})" opacity="{0.25 if faded else 1}">{inside}</g>')
-    state = "exact" if view.complete else "computing"
+    missing = any(scenario not in view.results for scenario in scenarios) or mean != "none" and not view.mean
     described = f"Query {view.query}, {name}, ε = {format_epsilon(view.epsilon)}, {victim}: {view.text}"
-    return _svg(VIEW_HEIGHT, described, parts, f'data-epsilon="{view.epsilon:.3f}" data-query="{view.query}" '
-                                       f'data-victim="{escape(victim)}" data-state="{state}"')
+    return _svg(view_height(len(scenarios)), described, parts,
+                f'data-epsilon="{view.epsilon:.3f}" data-query="{view.query}" data-victim="{escape(victim)}" '
+                f'data-state="{"computing" if missing else "exact"}"')
+
+
+def view_height(rows: int) -> int:
+    """Height of `view_svg` with so many scenarios."""
+    return 194 + 82 * rows
 
 
 def _codes(view: View, left: int) -> str:
@@ -98,14 +105,14 @@ def _codes(view: View, left: int) -> str:
     return "".join(parts)
 
 
-def _results(view: View, scenario: str, href: Callable[[Tensor], str], show_mean: bool) -> str:
+def _results(view: View, scenario: str, href: Callable[[Tensor], str], mean: str) -> str:
     """One scenario's row: its name, the results framed solid with ✓ or dashed with ✗, how many are right, its mAP."""
     asks, domain = scenario.split("->")
     parts = [f'<rect x="10" y="2" width="5" height="66" fill="{COLOURS[scenario]}"/>',
              _text(24, 27, _arrow(scenario), size=18, weight="bold"),
              _text(24, 46, f"{WORDS[asks]} query,", size=12, fill=GREY),
              _text(24, 62, f"{WORDS[domain]} database", size=12, fill=GREY)]
-    places = len(view.results["C->C"])
+    places = len(next(iter(view.results.values())))
     step = min(70.0, 660 / places)
     side = step - 14
     if scenario not in view.results:
@@ -121,8 +128,9 @@ def _results(view: View, scenario: str, href: Callable[[Tensor], str], show_mean
                      f'stroke-width="3" {dash}/>')
         parts.append(_text(x + side / 2, side + 16, mark, anchor="middle", size=13, fill=colour, weight="bold"))
     parts.append(_text(866, 28, f"{sum(relevant)} of {places} ✓", size=15))
-    score = f"mAP {view.mean[scenario]:.2f}" if show_mean and scenario in view.mean else "mAP …" if show_mean else "mAP ?"
-    parts.append(_text(866, 52, score, size=17, weight="bold"))
+    score = {"hidden": "?", "shown": f"{view.mean[scenario]:.2f}" if scenario in view.mean else "…"}.get(mean)
+    if score is not None:
+        parts.append(_text(866, 52, f"mAP {score}", size=17, weight="bold"))
     return "".join(parts)
 
 

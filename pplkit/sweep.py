@@ -18,7 +18,7 @@ from pplkit.scenarios import SCENARIOS, ScenarioCodes, Victim
 
 
 class Patterns:
-    """The generator's output for queries and a database, computed once.
+    """The generator's output for queries and a database, computed once; for the database when it is first needed.
 
     Args:
         generator: float images (B, C, H, W) in [0, 1] -> pattern (B, C, H, W); a module is run in eval mode on its own device.
@@ -27,7 +27,6 @@ class Patterns:
 
     Attributes:
         images: "query" and "database" -> the clean images.
-        patterns: "query" and "database" -> float (N, C, H, W) in [-1, 1].
 
     Raises:
         ValueError: the generator does not take these images, or returns another shape.
@@ -35,7 +34,16 @@ class Patterns:
 
     def __init__(self, generator: Callable[[Tensor], Tensor], query: ImageSet, database: ImageSet, batch_size: int = 512):
         self.images = {"query": query, "database": database}
-        self.patterns = {part: _patterns(generator, of.images, batch_size) for part, of in self.images.items()}
+        self._generator, self._batch_size, self._lock = generator, batch_size, threading.Lock()
+        self._patterns: dict[str, Tensor] = {}
+        self.of("query")
+
+    def of(self, part: str) -> Tensor:
+        """Patterns of the "query" or the "database" part, float (N, C, H, W) in [-1, 1]."""
+        with self._lock:
+            if part not in self._patterns:
+                self._patterns[part] = _patterns(self._generator, self.images[part].images, self._batch_size)
+            return self._patterns[part]
 
     def protect(self, part: str, epsilon: float, norm: str = "inf", index: Tensor | slice = slice(None)) -> Tensor:
         """Images of a part at one ε, uint8 (N, C, H, W): equal to `budget.protect` with the generator.
@@ -46,7 +54,7 @@ class Patterns:
             index: which images; all by default.
         """
         images = self.images[part].images[index]  # (N, C, H, W)
-        wanted = budget.adversarial(budget.to_float(images), self.patterns[part][index], epsilon, norm)
+        wanted = budget.adversarial(budget.to_float(images), self.of(part)[index], epsilon, norm)
         return budget.enforce(images, wanted, epsilon, norm)
 
 
@@ -97,11 +105,6 @@ class View:
     psnr: float
     ssim: float
     mean: dict[str, float]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all four scenarios are there."""
-        return len(self.results) == len(SCENARIOS) and len(self.mean) == len(SCENARIOS)
 
     @property
     def flipped(self) -> int:

@@ -222,6 +222,21 @@ def test_a_second_explorer_of_another_name_leaves_the_first_alone():
         each.close()
 
 
+def test_a_small_explorer_shows_what_it_is_asked_to_and_computes_no_more():
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), neighbours=3, scenarios=("C->C", "A->C"), curve=False,
+                               ask=False, name="small")
+    assert attribute(explorer.picture.value, "data-state") == "exact" and "mAP" not in explorer.picture.value
+    assert explorer.chart.layout.display == explorer.method.layout.display == "none" and explorer._thread is None
+    assert explorer.picture.value.count("<image") == 3 + 2 * 3
+    bundle = explorer._repr_mimebundle_()
+    assert "A→C" in bundle["image/svg+xml"] and "A→A" not in bundle["image/svg+xml"]
+    explorer.slider.value = 0.5
+    assert 0.5 not in explorer.sweep
+    explorer.close()
+    with pytest.raises(ValueError, match="unknown scenario 'B->C'"):
+        EpsilonExplorer(TinyVictim(), brighter, make_split(), scenarios=["B->C"])
+
+
 def test_what_a_notebook_shows(explorer):
     bundle = explorer._repr_mimebundle_()
     assert ElementTree.fromstring(bundle["image/svg+xml"]).tag.endswith("svg")

@@ -67,11 +67,11 @@ def test_the_size_of_the_generators_batches_does_not_matter(generator, split, ba
 
 def test_the_view_shows_the_searches(sweep, generator, victim, split):
     early = sweep.look(4, 0.3, neighbours=5)
-    assert set(early.results) == {"C->C", "A->C"} and early.mean == {} and not early.complete
+    assert set(early.results) == {"C->C", "A->C"} and early.mean == {}
     assert 0.3 not in sweep
     sweep.evaluate(0.3)
     view = sweep.look(4, 0.3, neighbours=5)
-    assert view.complete and set(view.results) == set(SCENARIOS) and 0.3 in sweep
+    assert set(view.mean) == set(view.results) == set(SCENARIOS) and 0.3 in sweep
     protected = {part: budget.protect(getattr(split, part).images, generator, 0.3) for part in ("query", "database")}
     searched = {"C": split.database.images, "A": protected["database"]}
     asked = {"C": split.query.images[4:5], "A": protected["query"][4:5]}
@@ -112,6 +112,21 @@ def test_an_epsilon_is_encoded_once_and_the_curve_is_in_order(generator, victim,
         thread.join()
     assert counting.calls == 2 + 2 * 2  # the clean parts, and both parts at two ε
     assert all(list(points) == [0.1, 0.5] for points in sweep.curve.values())
+
+
+def test_the_database_meets_the_generator_only_when_it_is_needed(split, victim):
+    seen = []
+
+    def counting(batch):
+        seen.append(len(batch))
+        return torch.ones_like(batch)
+
+    sweep = EpsilonSweep(victim, Patterns(counting, split.query, split.database))
+    sweep.look(0, 0.3)
+    assert seen == [9]
+    sweep.evaluate(0.3)
+    sweep.evaluate(0.5)
+    assert seen == [9, 40]
 
 
 def test_bad_input(sweep, generator, victim, split):
