@@ -1,0 +1,153 @@
+"""Fig. 5: victims whose training set is a mixture of clean and protected images, 16 bits, all four scenarios.
+
+    python -m pplkit.experiments.ratio --dataset fashion-mnist --seeds 0
+
+Share r: round(r N) of the N training images are replaced by their protected versions, drawn by the seed; the sets are nested,
+so that two points of a curve differ by the share alone. Generator and the victims of r = 0 and r = 1 are Table 1's. Every
+victim is kept under `--work`. Writes `data/results/ratio-DATASET.json` and a figure.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pplkit import plots
+from pplkit.budget import format_epsilon
+from pplkit.data import ImageSet, load
+from pplkit.experiments.common import make_victim, once, parser, slug, summary
+from pplkit.experiments.table1 import configuration, train_generator, trained_victim
+from pplkit.paper import METHODS
+from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
+from pplkit.storage import save_json, write_bytes
+
+BITS = 16  # as in Fig. 5
+SHARES = tuple(k / 10 for k in range(11))
+
+
+def mixed(clean: ImageSet, protected: Tensor, share: float, seed: int) -> ImageSet:
+    """The training set with a share of its images protected; every image keeps its place and label.
+
+    Args:
+        clean: N training images.
+        protected: uint8 (N, C, H, W), the same images, protected.
+        share: 0 to 1; round(share * N) images are replaced.
+        seed: of the order in which images are replaced: a larger share replaces those of a smaller one, and more.
+
+    Raises:
+        ValueError: share outside [0, 1], or images of another shape.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share!r}")
+    if protected.shape != clean.images.shape:
+        raise ValueError(f"clean images have shape {tuple(clean.images.shape)}, protected ones {tuple(protected.shape)}: "
+                         "they must be equal")
+    order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed))  # (N,)
+    images = clean.images.clone()  # (N, C, H, W)
+    chosen = order[:round(share * len(clean))]  # (k,)
+    images[chosen] = protected[chosen]
+    return dataclasses.replace(clean, images=images)
+
+
+def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, shares: Iterable[float], work: Path, device: str,
+             fast: bool) -> dict[str, dict]:
+    """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share."""
+    split = load(dataset, root, seed=seed)
+    config = configuration(dataset, seed, epsilon, fast)
+    folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    twin = protect_split(split, train_generator(split, config, folder, device).protect)
+    generator = dataclasses.asdict(config)
+    cells = {}
+    tasks = [(method, share) for method in METHODS for share in shares]
+    for method, share in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
+        train = mixed(split.train, twin.train.images, share, seed)
+        home, note = {0.0: (work / f"clean-{slug(dataset)}" / f"seed{seed}", {}),
+                      1.0: (folder / "adversarial", {"generator": generator})}.get(
+                          share, (folder / f"share-{share:g}", {"generator": generator, "share": share}))
+
+        def measure(method: str = method, train: ImageSet = train, home: Path = home, note: dict = note) -> dict:
+            victim = trained_victim(method, BITS, seed, split, train, home, device, fast, **note)
+            return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
+
+        key = {"generator": generator, "split": split.manifest, "share": share,
+               "victim": make_victim(method, BITS, seed, device, fast).settings()}
+        name = f"{method} {share:g}"
+        step = work / f"ratio-{slug(dataset)}-{config.epsilon:g}" / f"{method}-{share:g}-{seed}.json"
+        cells[name] = once(step, measure, key)
+    return cells
+
+
+def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
+    """One row per method, share and scenario: mean over seeds, the seeds' values, the envelope of their intervals."""
+    rows = []
+    for name in next(iter(seeds.values())):
+        method, share = name.split()
+        for scenario in SCENARIOS:
+            found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
+            rows.append({"method": method, "share": float(share), "scenario": scenario,
+                         "mAP": round(sum(v["mAP"] for v in found.values()) / len(found), 4),
+                         "low": min(v["low"] for v in found.values()), "high": max(v["high"] for v in found.values()),
+                         "seeds": {str(seed): v["mAP"] for seed, v in found.items()}})
+    return rows
+
+
+def figure(stored: dict) -> Figure:
+    """Two panels as in Fig. 5, ADSH and DSDH: mAP of the four scenarios over the share, bands the seeds' intervals."""
+    drawn = Figure(figsize=(9.6, 3.9), layout="constrained")
+    axes = drawn.subplots(1, len(METHODS), sharey=True)
+    for ax, method in zip(axes, METHODS, strict=True):
+        for number, scenario in enumerate(SCENARIOS):
+            line = [row for row in stored["cells"] if (row["method"], row["scenario"]) == (method, scenario)]
+            x, colour = [row["share"] for row in line], plots.PALETTE[number]
+            ax.plot(x, [row["mAP"] for row in line], color=colour, linestyle=plots.STYLES[number], marker="osD^"[number],
+                    markersize=5, label=scenario)
+            ax.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.15)
+        ax.set(title=method.upper(), xlabel="share of protected training images", ylim=(0, 1))
+    axes[0].set_ylabel("mAP, network codes")
+    axes[0].legend(ncols=2)
+    return drawn
+
+
+def report(rows: list[dict]) -> str:
+    """The table as text: a line per method and share, a column per scenario."""
+    lines = [f"{'':12}" + "".join(f"{scenario:>8}" for scenario in SCENARIOS)]
+    for method, share in dict.fromkeys((row["method"], row["share"]) for row in rows):
+        values = [row["mAP"] for row in rows if (row["method"], row["share"]) == (method, share)]
+        lines.append(f"{method} {share:<7g}" + "".join(f"{value:8.3f}" for value in values))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the seeds asked for, store the table and the figure."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
+    options.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of protected training images, 0 to 1")
+    asked = options.parse_args(arguments)
+    seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast)
+             for seed in asked.seeds}
+    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast)
+    stored = {
+        "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10), {BITS} bits, network codes, "
+                f"epsilon {format_epsilon(config.epsilon)}",
+        "generator": dataclasses.asdict(config),
+        "runs": {str(seed): {"seconds": round(sum(cell["seconds"] for cell in cells.values()), 1),
+                             "commits": sorted({cell["run"]["commit"] for cell in cells.values()}),
+                             "torch": sorted({cell["run"]["torch"] for cell in cells.values()}),
+                             "device": sorted({cell["run"]["device"] for cell in cells.values()})}
+                 for seed, cells in seeds.items()},
+        "cells": collect(seeds)}
+    name = f"ratio-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    save_json(asked.out / f"{name}.json", stored)
+    png = io.BytesIO()
+    figure(stored).savefig(png, format="png", dpi=120)
+    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    print(report(stored["cells"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Mixed training sets, and the experiment on a tiny folder of images."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pplkit.data import ImageSet
+from pplkit.experiments import ratio, table1
+
+CLEAN = ImageSet(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 2, 2).clone(), torch.arange(20) % 3)
+PROTECTED = CLEAN.images + 100
+
+
+@given(share=st.floats(0, 1), larger=st.floats(0, 1), seed=st.integers(0, 5))
+def test_shares_are_exact_nested_and_keep_places(share, larger, seed):
+    share, larger = sorted((share, larger))
+    few, many = (ratio.mixed(CLEAN, PROTECTED, s, seed) for s in (share, larger))
+    replaced = [(part.images >= 100).flatten(1).all(1) for part in (few, many)]
+    assert [int(r.sum()) for r in replaced] == [round(20 * share), round(20 * larger)]
+    assert not bool((replaced[0] & ~replaced[1]).any())
+    assert torch.equal(few.images % 100, CLEAN.images) and torch.equal(few.labels, CLEAN.labels)
+    assert int(CLEAN.images.max()) == 19  # the clean set stays as it is
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_an_impossible_share_is_refused(share):
+    with pytest.raises(ValueError, match=f"between 0 and 1, got {share}"):
+        ratio.mixed(CLEAN, PROTECTED, share, 0)
+    with pytest.raises(ValueError, match="they must be equal"):
+        ratio.mixed(CLEAN, PROTECTED[:3], 0.5, 0)
+
+
+def test_the_experiment_stores_every_cell_and_shares_the_ends_with_table1(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "pictures"
+    random = np.random.default_rng(0)
+    for label in range(3):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(16):
+            image = random.integers(0, 60, (28, 28), dtype=np.uint8)
+            image[8 * label:8 * label + 8] += 150
+            Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
+    load = table1.load
+    for module in (table1, ratio):
+        monkeypatch.setattr(module, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
+    common = ["--dataset", f"folder:{folder}", "--epsilon", "0.3", "--fast", "--device", "cpu",
+              "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    table1.main([*common, "--bits", "16"])
+    trained = []
+    fit = table1.fit_victim
+    monkeypatch.setattr(table1, "fit_victim", lambda victim, split, train: trained.append(victim) or fit(victim, split, train))
+    ratio.main([*common, "--shares", "0", "0.5", "1"])
+    assert len(trained) == 2  # one mixed victim per method; the ends are Table 1's
+    stored = json.loads((tmp_path / "out" / "ratio-pictures-fast.json").read_text())
+    of_table = json.loads((tmp_path / "out" / "table1-pictures-eps0.3-fast.json").read_text())["cells"]
+    assert len(stored["cells"]) == 2 * 3 * 4 and stored["runs"]["0"]["commits"]
+    for row in stored["cells"]:
+        if row["share"] != 0.5:
+            train = "adversarial" if row["share"] else "clean"
+            (same,) = [c for c in of_table if (c["method"], c["train"], c["task"], c["codes"])
+                       == (row["method"], train, row["scenario"], "network")]
+            assert row["mAP"] == same["mAP"]
+    assert (tmp_path / "out" / "ratio-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
+    assert "adsh 0.5" in capsys.readouterr().out
