@@ -42,9 +42,9 @@ def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device
 
 
 def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, train: ImageSet, folder: Path, device: str,
-                   fast: bool, **key: object) -> Victim:
+                   fast: bool, backbone: str = "two_conv", **key: object) -> Victim:
     """A victim trained on `train`, from `folder` if it was trained before with the same settings and data."""
-    victim = make_victim(method, bits, seed, device, fast)
+    victim = make_victim(method, bits, seed, device, fast, backbone)
     path = folder / f"{method}-{bits}.safetensors"
     note = json.loads(json.dumps({"split": split.manifest, "run": None, **key}))
     if path.exists():

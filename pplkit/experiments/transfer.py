@@ -1,0 +1,127 @@
+"""Fig. 3: does the protection carry over to victims with other networks? 16 bits, clean-trained, all four scenarios.
+
+    python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
+
+The generator is Table 1's; it has met the two-convolution network only. The paper's figure shows CIFAR-10 with networks
+pretrained on ImageNet; here all networks start from random weights. Every victim is kept under `--work`.
+Writes `data/results/transfer-DATASET.json` and a figure.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from pplkit import plots
+from pplkit.backbones import BACKBONES
+from pplkit.budget import format_epsilon
+from pplkit.data import load
+from pplkit.experiments.common import make_victim, once, parser, slug, summary
+from pplkit.experiments.table1 import configuration, train_generator, trained_victim
+from pplkit.paper import METHODS
+from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
+from pplkit.storage import save_json, write_bytes
+
+BITS = 16  # as in Fig. 3
+NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18")
+
+
+def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
+             work: Path, device: str, fast: bool) -> dict[str, dict]:
+    """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network."""
+    split = load(dataset, root, seed=seed)
+    config = configuration(dataset, seed, epsilon, fast)
+    folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    twin = protect_split(split, train_generator(split, config, folder, device).protect)
+    cells = {}
+    tasks = [(method, network) for network in networks for method in methods]
+    for method, network in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
+        home = work / f"clean-{slug(dataset)}{'' if network == 'two_conv' else f'-{network}'}" / f"seed{seed}"
+
+        def measure(method: str = method, network: str = network, home: Path = home) -> dict:
+            victim = trained_victim(method, BITS, seed, split, split.train, home, device, fast, backbone=network)
+            return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
+
+        key = {"generator": dataclasses.asdict(config), "split": split.manifest,
+               "victim": make_victim(method, BITS, seed, device, fast, network).settings()}
+        step = work / f"transfer-{slug(dataset)}-{config.epsilon:g}" / f"{method}-{network}-{seed}.json"
+        cells[f"{method} {network}"] = once(step, measure, key)
+    return cells
+
+
+def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
+    """One row per method, network and scenario: mean over seeds, the seeds' values, the envelope of their intervals."""
+    rows = []
+    for name in next(iter(seeds.values())):
+        method, network = name.split()
+        for scenario in SCENARIOS:
+            found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
+            rows.append({"method": method, "network": network, "scenario": scenario,
+                         "mAP": round(sum(v["mAP"] for v in found.values()) / len(found), 4),
+                         "low": min(v["low"] for v in found.values()), "high": max(v["high"] for v in found.values()),
+                         "seeds": {str(seed): v["mAP"] for seed, v in found.items()}})
+    return rows
+
+
+def figure(stored: dict) -> Figure:
+    """One panel per method: groups of bars per network, one bar per scenario, whiskers the seeds' intervals."""
+    methods = list(dict.fromkeys(row["method"] for row in stored["cells"]))
+    networks = list(dict.fromkeys(row["network"] for row in stored["cells"]))
+    drawn = Figure(figsize=(9.6, 3.9), layout="constrained")
+    axes = drawn.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    for ax, method in zip(axes, methods, strict=True):
+        for number, scenario in enumerate(SCENARIOS):
+            rows = [row for network in networks for row in stored["cells"]
+                    if (row["method"], row["network"], row["scenario"]) == (method, network, scenario)]
+            x = [place + 0.2 * (number - 1.5) for place in range(len(rows))]
+            height = [row["mAP"] for row in rows]
+            whiskers = [[row["mAP"] - row["low"] for row in rows], [row["high"] - row["mAP"] for row in rows]]
+            ax.bar(x, height, 0.18, yerr=whiskers, color=plots.PALETTE[number], hatch=("", "//", "..", "xx")[number],
+                   edgecolor="white", label=scenario, error_kw={"elinewidth": 1})
+        ax.set_xticks(range(len(networks)), [network.replace("_", "\n") for network in networks], fontsize=9)
+        ax.set(title=method.upper(), ylim=(0, 1))
+    axes[0].set_ylabel("mAP, network codes")
+    axes[-1].legend(ncols=2)
+    return drawn
+
+
+def report(rows: list[dict]) -> str:
+    """The table as text: a line per method and network, a column per scenario."""
+    lines = [f"{'':24}" + "".join(f"{scenario:>8}" for scenario in SCENARIOS)]
+    for method, network in dict.fromkeys((row["method"], row["network"]) for row in rows):
+        values = [row["mAP"] for row in rows if (row["method"], row["network"]) == (method, network)]
+        lines.append(f"{method} {network:19}" + "".join(f"{value:8.3f}" for value in values))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the seeds asked for, store the table and the figure."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
+    options.add_argument("--networks", nargs="+", choices=sorted(BACKBONES), default=list(NETWORKS), help="of the victims")
+    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims")
+    asked = options.parse_args(arguments)
+    seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
+                            asked.device, asked.fast) for seed in asked.seeds}
+    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast)
+    stored = {
+        "what": f"Fig. 3 on {asked.dataset} (the paper's is on CIFAR-10 with pretrained networks), {BITS} bits, network codes, "
+                f"epsilon {format_epsilon(config.epsilon)}, networks from random weights",
+        "generator": dataclasses.asdict(config),
+        "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}
+                 for seed, cells in seeds.items()},
+        "victims": {name: cell["key"]["victim"] for name, cell in seeds[asked.seeds[0]].items()},
+        "cells": collect(seeds)}
+    name = f"transfer-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    save_json(asked.out / f"{name}.json", stored)
+    png = io.BytesIO()
+    figure(stored).savefig(png, format="png", dpi=120)
+    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    print(report(stored["cells"]))
+
+
+if __name__ == "__main__":
+    main()
