@@ -72,7 +72,8 @@ def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: b
 ADSH_SETTINGS = {"sample_size": 10000, "outer_epochs": 50, "inner_epochs": 1, "batch_size": 128}
 DSDH_SETTINGS = {"epochs": 15}
 SHALLOW = ("two_conv", "dense")
-PASSES = 8  # over the training images, by deep networks: batch normalisation makes them learn faster, and a pass costs 50 times more
+# Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass costs 50 times more.
+PASSES = 8
 
 
 def fit_victim(victim: Victim, split: RetrievalSplit, train: ImageSet, progress: bool = True) -> Victim:
