@@ -215,9 +215,9 @@ def results_table(root: Path = rules.ROOT) -> str:
     shown = ", ".join(f"{row['task']} {row['mAP']:.3f} ({row['paper']:.3f})" for row in rows
                       if (row["method"], row["train"]) == ("adsh", "clean"))
     met = sum(row["met"] for row in rows)
-    lines += [f"\nAt half the paper's budget (ε = {half['generator']['epsilon']:g}, 16 bits) {met} of {len(rows)} cells are as good",
-              f"as the paper's at its full one; mean cross-domain mAP is {table1.cross_domain_ratio(half['cells']):.2f} times the paper's. "
-              f"ADSH trained on clean images:", f"{shown}."]
+    epsilon, ratio = half["generator"]["epsilon"], table1.cross_domain_ratio(half["cells"])
+    lines += [f"\nAt half the paper's budget (ε = {epsilon:g}, 16 bits) {met} of {len(rows)} cells are as good as the paper's at its",
+              f"full one; mean cross-domain mAP is {ratio:.2f} times the paper's. ADSH trained on clean images:", f"{shown}."]
     return "\n".join(lines)
 
 
