@@ -217,7 +217,8 @@ def results_table(root: Path = rules.ROOT) -> str:
     met = sum(row["met"] for row in rows)
     epsilon, ratio = half["generator"]["epsilon"], table1.cross_domain_ratio(half["cells"])
     lines += [f"\nAt half the paper's budget (ε = {epsilon:g}, 16 bits) {met} of {len(rows)} cells are as good as the paper's",
-              f"at its full one; mean cross-domain mAP is {ratio:.2f} times the paper's. ADSH trained on clean images:", f"{shown}."]
+              f"at its full one; mean cross-domain mAP is {ratio:.2f} times the paper's. ADSH trained on clean images:",
+              f"{shown}."]
     return "\n".join(lines)
 
 
