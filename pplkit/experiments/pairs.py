@@ -1,0 +1,87 @@
+"""Fig. 7: clean images and their protected counterparts, one query image per class, at several ε.
+
+    python -m pplkit.experiments.pairs --dataset fashion-mnist --seeds 0
+
+The images are the first query of each class, not chosen by eye. The generator is Table 1's; other ε scale its output. Writes
+`data/results/pairs-DATASET.json` (PSNR, SSIM and largest change of every image shown) and a figure.
+"""
+
+import dataclasses
+import io
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pplkit import plots, quality
+from pplkit.budget import format_epsilon, perturbation_norm, protect
+from pplkit.data import ImageSet, load
+from pplkit.experiments.common import parser, slug
+from pplkit.experiments.table1 import configuration, train_generator
+from pplkit.storage import provenance, save_json, write_bytes
+
+EPSILONS = (0.05, 0.1, 0.15, 0.3)
+
+
+def first_of_each_class(images: ImageSet) -> Tensor:
+    """Positions of the first image of every class, int64 (K,)."""
+    return torch.stack([(images.labels == label).nonzero()[0, 0] for label in images.labels.unique()])
+
+
+def figure(rows: dict[str, Tensor]) -> Figure:
+    """A row of images per entry.
+
+    Args:
+        rows: title -> uint8 (K, C, H, W), all of one shape.
+    """
+    count = len(next(iter(rows.values())))
+    drawn = Figure(figsize=(1 + 0.95 * count, 1.05 * len(rows)), layout="constrained")
+    axes = drawn.subplots(len(rows), count, squeeze=False)
+    for line, (title, images) in zip(axes, rows.items(), strict=True):
+        for ax, image in zip(line, images, strict=True):
+            pixels = image.permute(1, 2, 0).numpy()  # (H, W, C)
+            ax.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+            ax.set_xticks([])
+            ax.set_yticks([])
+        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11)
+    return drawn
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Protect the images at every ε, store figure and numbers."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--trained-at", type=float, help="budget of the generator (default: the paper's)")
+    options.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS), help="budgets shown")
+    asked = options.parse_args(arguments)
+    seed = asked.seeds[0]
+    split = load(asked.dataset, asked.root, seed=seed)
+    config = configuration(asked.dataset, seed, asked.trained_at, asked.fast)
+    folder = asked.work / f"table1-{slug(asked.dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    generator = train_generator(split, config, folder, asked.device).generator
+    chosen = first_of_each_class(split.query)
+    clean = split.query.images[chosen]  # (K, C, H, W)
+    shown, cells = {"clean": clean}, []
+    for epsilon in asked.epsilons:
+        protected = protect(clean, generator, epsilon, config.norm)
+        shown[format_epsilon(epsilon).replace(" ", "\n")] = protected
+        measured = {"psnr": quality.psnr(clean, protected), "ssim": quality.ssim(clean, protected),
+                    "linf": perturbation_norm(clean, protected)}
+        cells += [{"epsilon": epsilon, "query": int(place), "class": split.classes[int(split.query.labels[place])],
+                   **{name: round(float(values[k]), 4) for name, values in measured.items()}}
+                  for k, place in enumerate(chosen)]
+    name = f"pairs-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    save_json(asked.out / f"{name}.json", {
+        "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)}",
+        "seed": seed, "generator": dataclasses.asdict(config), "run": provenance(), "cells": cells})
+    png = io.BytesIO()
+    plots.use_style()
+    figure(shown).savefig(png, format="png", dpi=110)
+    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    for epsilon in asked.epsilons:
+        at = [cell for cell in cells if cell["epsilon"] == epsilon]
+        mean = {key: sum(cell[key] for cell in at) / len(at) for key in ("psnr", "ssim", "linf")}
+        print(f"{format_epsilon(epsilon)}: PSNR {mean['psnr']:.1f} dB, SSIM {mean['ssim']:.2f}, largest {mean['linf']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
