@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+RESULT = "the result"  # what a learner's value is called where a check gives it no other name
 Mistake = tuple[Callable[..., Any], str]  # (what a typical mistake computes, what to tell the learner)
 
 
@@ -113,7 +115,7 @@ def expect_tensor(
     shape: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
     case: str = "",
-    name: str = "the result",
+    name: str = RESULT,
 ) -> Tensor:
     """Check that a result is a tensor of the given form without NaN, and return it.
 
@@ -151,7 +153,7 @@ def expect_close(
     rtol: float = 1e-4,
     atol: float = 1e-6,
     case: str = "",
-    name: str = "the result",
+    name: str = RESULT,
     mistakes: Iterable[tuple[Any, str]] = (),
 ) -> None:
     """Check a result against the expected one, and recognise typical mistakes.
@@ -175,7 +177,7 @@ def expect_close(
         return
     for wrong, message in mistakes:
         if _difference(value, wrong, rtol, atol, name) is None:
-            problem = f"{problem}. {message[:1].upper()}{message[1:]}"
+            problem = f"{problem}. {_sentence(message)}"
             break
     fail(f"{case}: {problem}" if case else problem)
 
@@ -242,8 +244,14 @@ def show(value: Any, digits: int = 3, most: int = 12) -> str:
     return _name(value) if callable(value) else f"a {type(value).__name__}"
 
 
+def _sentence(message: str) -> str:
+    """The message with a capital, unless it begins with a symbol or a name of code, whose case has a meaning."""
+    return message[:1].upper() + message[1:] if re.match(r"[a-z]{2,}(?![\w.(])", message) else message
+
+
 def _difference(value: Any, expected: Any, rtol: float, atol: float, name: str) -> str | None:
     """What distinguishes value from expected, None if they agree within tolerance."""
+    lead = "" if name == RESULT else f"{name}: "
     if isinstance(expected, np.ndarray):
         expected = torch.as_tensor(expected)
         value = torch.as_tensor(value) if isinstance(value, np.ndarray) else value
@@ -251,7 +259,7 @@ def _difference(value: Any, expected: Any, rtol: float, atol: float, name: str) 
         if not isinstance(value, (tuple, list)) or len(value) != len(expected):
             return f"{name} is {_kind(value)} ({show(value)}); {len(expected)} values are needed"
         parts = [
-            _difference(a, b, rtol, atol, f"{name}[{index}]")
+            _difference(a, b, rtol, atol, f"{name.removeprefix('the ')}[{index}]")
             for index, (a, b) in enumerate(zip(value, expected, strict=True))
         ]
         return next((part for part in parts if part is not None), None)
@@ -259,12 +267,15 @@ def _difference(value: Any, expected: Any, rtol: float, atol: float, name: str) 
         if not isinstance(value, Mapping) or set(value) != set(expected):
             found = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else _kind(value)
             return f"{name} is {found}; a dict with keys {sorted(map(str, expected))} is needed"
-        parts = [_difference(value[key], expected[key], rtol, atol, f"{name}[{key!r}]") for key in expected]
+        parts = [
+            _difference(value[key], expected[key], rtol, atol, f"{name.removeprefix('the ')}[{key!r}]")
+            for key in expected
+        ]
         return next((part for part in parts if part is not None), None)
     if isinstance(expected, (str, bool)) or expected is None:
         single = value.item() if isinstance(value, (Tensor, np.generic)) and _count(value) == 1 else value
         same_kind = isinstance(single, type(expected))
-        return None if same_kind and single == expected else f"got {show(value)}, expected {show(expected)}"
+        return None if same_kind and single == expected else f"{lead}got {show(value)}, expected {show(expected)}"
     if isinstance(expected, Tensor) and expected.ndim > 0:
         try:
             expect_tensor(value, shape=expected.shape, name=name)
@@ -287,12 +298,13 @@ def _difference(value: Any, expected: Any, rtol: float, atol: float, name: str) 
     if bool(ours.isnan().any() & ~right.isnan().any()):
         return f"{name} contains NaN ({show(value)}); look for 0/0, log(0) or inf - inf"
     if len(ours) <= 12:
-        return f"got {show(value, _digits(ours, right))}, expected {show(expected, _digits(ours, right))}"
+        digits = _digits(ours, right)
+        return f"{lead}got {show(value, digits)}, expected {show(expected, digits)}"
     worst = int((ours - right).abs().nan_to_num(nan=math.inf).argmax())
     index = tuple(int(i) for i in np.unravel_index(worst, tuple(expected.shape)))
     place = index[0] if len(index) == 1 else index
     return (
-        f"{int((~close).sum())} of {len(ours)} values differ, most at {place}: "
+        f"{lead}{int((~close).sum())} of {len(ours)} values differ, most at {place}: "
         f"got {show(float(ours[worst]))}, expected {show(float(right[worst]))}"
     )
 

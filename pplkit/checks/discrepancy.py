@@ -48,7 +48,7 @@ def mmd_from_kernels(function: Callable) -> str:
             (lambda a, b, ab: a.mean() + b.mean() - ab.mean(),
              "the cross term is there once; it counts twice, for (x, z) and for (z, x)"),
             (lambda a, b, ab: a.mean() + b.mean() + 2 * ab.mean(),
-             "the cross term is added; clouds that are alike across domains must come out near"),
+             "the cross term is added; for equal clouds the result must be 0"),
             (lambda a, b, ab: a.sum() + b.sum() - 2 * ab.sum(), "these are sums; each of the three is a mean"),
             (lambda a, b, ab: _mmd(a, b, ab).clamp_min(0).sqrt(), "this is the MMD; its square is asked for"),
             (lambda a, b, ab: without_diagonal(a) + without_diagonal(b) - 2 * ab.mean(),
@@ -78,7 +78,7 @@ def _counts(kernel: Tensor, assignments: Tensor) -> tuple[int, int, int]:
 def permutation_p_value(function: Callable) -> str:
     """06.2: p = (1 + #{permuted statistic ≥ observed}) / (1 + P)."""
     cases = []
-    for seed, shift in ((0, 0.0), (1, 1.0), (2, 6.0)):
+    for seed, shift in ((1, 1.0), (0, 0.0), (2, 6.0)):  # first what tells the mistakes apart
         random = torch.Generator().manual_seed(seed)
         both = torch.cat(_clouds(seed, 4, 4, shift))  # (8, 2)
         kernel = losses.gaussian_kernel(2.0)(losses.squared_distances(both, both))
@@ -101,6 +101,19 @@ def permutation_p_value(function: Callable) -> str:
         above, _, number = _counts(kernel, assignments)
         return (1 + above) / (1 + number)
 
+    def twice(below: int) -> Callable[[Tensor, Tensor], float]:
+        def value(kernel: Tensor, assignments: Tensor) -> float:
+            above, equal, number = _counts(kernel, assignments)
+            return (2 + above + equal) / (below + number)
+
+        return value
+
+    def unsigned(kernel: Tensor, assignments: Tensor) -> float:
+        half = len(kernel) // 2
+        weights = torch.cat([torch.arange(len(kernel))[None] < half, assignments]).to(kernel) / half  # (1 + P, N)
+        statistic = ((weights @ kernel) * weights).sum(1)  # (1 + P,)
+        return float((statistic >= statistic[0]).double().mean())
+
     def lower_tail(kernel: Tensor, assignments: Tensor) -> float:
         above, _, number = _counts(kernel, assignments)
         return (1 + number - above) / (1 + number)
@@ -115,11 +128,14 @@ def permutation_p_value(function: Callable) -> str:
             (strict, "permutations that tie with the observed value count as at least as large"),
             (lambda k, a: _counts(k, a)[0] / _counts(k, a)[2],
              "ties count as at least as large, and the observed assignment counts as one of the permutations"),
+            *((twice(below), "the observed assignment is counted twice: as a row of its own and by the 1 +")
+              for below in (1, 2)),
+            (unsigned, "both clouds have positive or zero weights; the second one counts with -1/B"),
             (lower_tail, "this counts the smaller statistics; evidence for a difference lies in the large ones"),
             (lambda k, a: 1 - p_value(k, a), "this is 1 - p: clouds that are far apart must get a small value"),
         ],
     )  # fmt: skip
-    return "three pairs of clouds: alike, near, far apart"
+    return "three pairs of clouds: near, alike, far apart"
 
 
 def _part(kernels: tuple[Tensor, Tensor, Tensor], weights: Tensor, cross: float = 2.0) -> Tensor:

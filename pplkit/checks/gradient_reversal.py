@@ -50,6 +50,12 @@ def simultaneous_step(function: Callable) -> str:
                                "the same point before either of them steps"),
             (lambda g, f, rg, rf, mu: (g - rg * (mu * g + f), f - rf * (mu * f + g)),
              "both players went down J_p; g maximises it, so its J_p part has the other sign"),
+            (lambda g, f, rg, rf, mu: (g + rg * (mu * g - f), f - rf * (mu * f + g)),
+             "g went up its own gradient: it minimises J_o - J_p, whose gradient has the other sign of J_p already"),
+            (lambda g, f, rg, rf, mu: (g - rg * (mu * g - f), f + rf * (mu * f + g)),
+             "f went up its own gradient: it minimises J_o + J_p"),
+            (lambda g, f, rg, rf, mu: (-rg * (mu * g - f), -rf * (mu * f + g)),
+             "these are the two moves; add them to the points"),
             (lambda g, f, rg, rf, mu: (g - rg * (mu * g - f), f - rf * (mu * f - g)),
              "both players went up J_p; only g maximises it, f minimises it"),
             (lambda g, f, rg, rf, mu: (g - rg * (mu * g + f), f - rf * (mu * f - g)),
@@ -83,6 +89,7 @@ def reversal(function: Callable) -> str:
             mistakes=[
                 (-scale * x.detach(), "Lambda was applied to the forward value; forward, the layer is the identity"),
                 ((1 + scale) * x.detach(), "The part that cancels in the forward value is missing"),
+                (torch.zeros_like(x), "Forward the parts cancel; they must add up to x itself"),
                 ((1 - scale) * x.detach(), "Forward the two parts must add up to x itself, not to (1 - lambda) x"),
             ],
         )
@@ -100,6 +107,7 @@ def reversal(function: Callable) -> str:
             name="the gradient that arrives at x",
             mistakes=[
                 (incoming, "The gradient is not reversed: it passed through unchanged"),
+                (-(1 + scale) * incoming, "Only a part with the factor lambda may carry a gradient; detach the rest"),
                 (scale * incoming, "The gradient was multiplied by lambda, without the minus"),
                 (-incoming, "The gradient was reversed, but lambda was ignored"),
                 ((1 + scale) * incoming, "The detached part and the part that carries the gradient are swapped"),

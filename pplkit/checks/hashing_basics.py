@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -34,6 +35,7 @@ def hamming_distance(function: Callable) -> str:
             (lambda a, b: (a.shape[1] + a @ b.T) / 2, "this counts the bits that are equal, not those that differ"),
             (lambda a, b: (len(b) - a @ b.T) / 2, "c is the number of bits (columns), not of codes (rows)"),
             (lambda a, b: (len(a) - a @ b.T) / 2, "c is the number of bits (columns), not of codes (rows)"),
+            (lambda a, b: (4 - a @ b.T) / 2, "4 bits are those of the example above; c is the number of columns of the tables"),
             (lambda a, b: ((a.shape[1] - a @ b.T) / 2).T, "rows and columns are swapped: (Q, N) has a row per query"),
         ],
     )
@@ -68,9 +70,16 @@ def average_precision(function: Callable) -> str:
             (lambda r: float(_precision(r).mean()), "only the relevant places enter the average; multiply by rel_k"),
             (lambda r: float(_precision(r).sum() / r.sum()), "only the relevant places enter the sum; multiply by rel_k"),
             (lambda r: float(r.float().mean()), "this is the precision of the whole list; the order plays no part in it"),
+            *(
+                (
+                    lambda r, least=least: float((r.cumsum(0) / torch.arange(len(r)).clamp(min=least) * r).sum() / r.sum()),
+                    "places count from 1: the k-th place has seen k images",
+                )
+                for least in (0, 1)
+            ),
             (
-                lambda r: float((r.cumsum(0) / torch.arange(len(r)).clamp(min=1) * r).sum() / r.sum()),
-                "places count from 1: the k-th place has seen k images",
+                lambda r: float((r.cumsum(0) / r.sum() * r).sum() / r.sum()),
+                "the precision so far divides by the number of places seen, not by the number of relevant images",
             ),
             (
                 lambda r: float((_precision(r) * r).sum() / (_precision(r) * r).count_nonzero() ** 2),
@@ -107,6 +116,9 @@ def _closed_form(
     chance: Callable[[int, int], float] = lambda n, r: (r - 1) / (n - 1) if n > 1 else 0.0,
     inclusive: bool = False,
     one: int = 1,
+    start: int = 1,
+    stop: int = 1,
+    held: int = 1,
 ) -> float:
     """The closed form with one of its parts replaced, to recognise mistakes."""
     total, nearer, relevant_nearer = 0.0, 0, 0
@@ -114,8 +126,8 @@ def _closed_form(
         before, hits = (nearer + n, relevant_nearer + r) if inclusive else (nearer, relevant_nearer)
         if r > 0:
             f = chance(n, r)
-            harmonic = sum(1 / (before + i) for i in range(1, n + 1))
-            total += r / n * (n * f + (hits + one - f * (before + 1)) * harmonic)
+            harmonic = sum(1 / max(before + i, 1) for i in range(start, n + stop))
+            total += r / n * (n * f + (hits + one - f * (before + held)) * harmonic)
         nearer, relevant_nearer = nearer + n, relevant_nearer + r
     return total / sum(relevant)
 
@@ -171,6 +183,9 @@ def expected_average_precision(function: Callable) -> str:
                 "N and R count smaller distances only: update after the group",
             ),
             (lambda n, r: _closed_form(n, r, one=0), "the relevant item itself counts too: R + 1"),
+            (lambda n, r: _closed_form(n, r, stop=0), "the harmonic sum ends one place too early: the group has n_d places"),
+            (lambda n, r: _closed_form(n, r, start=0, stop=0), "the harmonic sum starts one place too early"),
+            (lambda n, r: _closed_form(n, r, held=0), "f multiplies N + 1, not N: the item itself takes a place"),
             (_skips_empty_groups, "a distance with nothing relevant adds nothing, but its items still count into N"),
             (
                 lambda n, r: _expected_average_precision(n, r) * sum(r),
@@ -206,7 +221,7 @@ def rotation(function: Callable) -> str:
             ),
             (left @ torch.diag(values) @ right, "the singular values stretch: leave them out"),
         ):
-            expect(not torch.allclose(answer, wrong, rtol=1e-3, atol=1e-4), f"{case}: R is not a rotation. {message}")
+            expect(not torch.allclose(answer, wrong, rtol=1e-3, atol=1e-4), f"{case}: R is not a rotation: {message}")
         product = answer.T @ answer
         expect(
             torch.allclose(product, torch.eye(bits, dtype=torch.float64), atol=1e-3),
@@ -249,6 +264,10 @@ def lookup(function: Callable) -> str:
         mistakes=[
             (lambda d, r, radius: _lookup(d, r, radius - 1), "images exactly at the radius are returned too: d ≤ radius"),
             (changed(lambda p, q: (q, p)), "precision and recall are swapped"),
+            (
+                lambda d, r, radius: (_lookup(d, r, radius)[0] if (d <= radius).any() else math.nan, _lookup(d, r, radius)[1]),
+                "nothing is returned here: precision counts as 0",
+            ),
             (
                 lambda d, r, radius: (float((r & (d <= radius)).float().mean()), _lookup(d, r, radius)[1]),
                 "precision divides by the number of images returned, not by the size of the database",

@@ -94,7 +94,7 @@ def batch(clean, protected, labels):
 LINE = [[0.0], [0.5], [1.0]]
 WRONG = [
     ("mmd_from_kernels", lambda a, b, ab: a.mean() + b.mean() - ab.mean(), "it counts twice"),
-    ("mmd_from_kernels", lambda a, b, ab: a.mean() + b.mean() + 2 * ab.mean(), "cross term is added"),
+    ("mmd_from_kernels", lambda a, b, ab: a.mean() + b.mean() + 2 * ab.mean(), "for equal clouds the result must be 0"),
     ("mmd_from_kernels", lambda a, b, ab: a.sum() + b.sum() - 2 * ab.sum(), "These are sums"),
     ("mmd_from_kernels", lambda a, b, ab: mmd(a, b, ab).sqrt(), "its square is asked for"),
     ("mmd_from_kernels", lambda a, b, ab: off_diagonal(a) + off_diagonal(b) - 2 * ab.mean(), "diagonals are left out"),
@@ -103,6 +103,7 @@ WRONG = [
     ("permutation_p_value", p(lambda t, o: t > o, 1), "Permutations that tie"),
     ("permutation_p_value", p(lambda t, o: t > o, 0), "Ties count as at least as large"),
     ("permutation_p_value", p(lambda t, o: t <= o, 1), "counts the smaller statistics"),
+    ("permutation_p_value", p(lambda t, o: t >= o, 2), "counted twice"),
     ("permutation_p_value", lambda k, a: 1 - p_value(k, a), "This is 1 - p"),
     ("smmd", combine(minus, masks=lambda s: (torch.ones_like(s),) * 2), "you dropped the similarity mask"),
     ("smmd", lambda a, b, ab, s: mmd(a, b, ab), "dropped the similarity mask"),

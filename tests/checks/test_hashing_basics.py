@@ -37,7 +37,8 @@ class TestHamming:
             (lambda a, b: a.shape[1] - a @ b.T, "is 2d"),
             (lambda a, b: (a.shape[1] + a @ b.T) / 2, "equal, not those that differ"),
             (lambda a, b: (len(b) - a @ b.T) / 2, "number of bits"),
-            (lambda a, b: (len(a) - a @ b.T) / 2, "number of bits"),
+            (lambda a, b: (len(a) - a @ b.T) / 2, "c is the number of bits"),
+            (lambda a, b: (4 - a @ b.T) / 2, "those of the example"),
             (lambda a, b: a - b, "raised RuntimeError|shape"),
             (lambda a, b: a @ b, "raised RuntimeError"),
             (lambda a, b: a.mul_(-1) @ b.T, "in place"),
@@ -72,7 +73,8 @@ class TestAveragePrecision:
             (lambda r: float(r.float().mean()), "whole list"),
             (lambda r: float((r.cumsum(0) / torch.arange(len(r)).clamp(min=1) * r).sum() / r.sum()), "count from 1"),
             (lambda r: ap(r.flip(0)), "from its end"),
-            (lambda r: float((r.cumsum(0) / torch.arange(len(r)) * r).sum() / r.sum()), "expected 0.806"),
+            (lambda r: float((r.cumsum(0) / torch.arange(len(r)) * r).sum() / r.sum()), "count from 1"),
+            (lambda r: float((r.cumsum(0) / r.sum() * r).sum() / r.sum()), "number of places seen"),
             (lambda r: 0.0 if not r.any() else ap(r), "raise a ValueError"),
             (lambda r: ap(r) if r.any() else 1 / 0, "a ValueError is wanted"),
             (lambda r: r.cumsum(0) / torch.arange(1, len(r) + 1) * r, "one number"),
@@ -82,15 +84,15 @@ class TestAveragePrecision:
         explains(check.average_precision, answer, words)
 
 
-def expected(items, relevant, *, given=True, update_first=False, skip=False, one=1, divide=True):
+def expected(items, relevant, *, given=True, update_first=False, skip=False, one=1, divide=True, last=1, taken=1):
     total, nearer, hits = 0.0, 0, 0
     for n, r in zip(items, relevant, strict=True):
         if update_first:
             nearer, hits = nearer + n, hits + r
         if r > 0:
             f = ((r - 1) / (n - 1) if n > 1 else 0) if given is True else given(n, r)
-            harmonic = sum(1 / (nearer + i) for i in range(1, n + 1))
-            total += r / n * (n * f + (hits + one - f * (nearer + 1)) * harmonic)
+            harmonic = sum(1 / (nearer + i) for i in range(1, n + last))
+            total += r / n * (n * f + (hits + one - f * (nearer + taken)) * harmonic)
         elif skip:
             continue
         if not update_first:
@@ -113,6 +115,8 @@ class TestExpectedAveragePrecision:
             (lambda n, r: expected(n, r, given=lambda n, r: 0), "term with f is missing"),
             (lambda n, r: expected(n, r, update_first=True), "update after"),
             (lambda n, r: expected(n, r, one=0), r"R \+ 1"),
+            (lambda n, r: expected(n, r, last=0), "one place too early: the group"),
+            (lambda n, r: expected(n, r, taken=0), "takes a place"),
             (lambda n, r: expected(n, r, skip=True), "still count into N"),
             (lambda n, r: expected(n, r, divide=False), "not divided"),
             (lambda n, r: expected(n, r, given=lambda n, r: (r - 1) / (n - 1)), "ZeroDivisionError"),
@@ -178,6 +182,10 @@ class TestLookup:
             (
                 lambda d, r, radius: (int((r & (d <= radius)).sum()) / int((d <= radius).sum()), lookup(d, r, radius)[1]),
                 "ZeroDiv",
+            ),
+            (
+                lambda d, r, radius: (((r & (d <= radius)).sum() / (d <= radius).sum()), lookup(d, r, radius)[1]),
+                "precision counts as 0",
             ),
             (lambda d, r, radius: lookup(d, r, radius)[0], "2 values"),
         ],

@@ -37,13 +37,15 @@ def test_right_answers_pass(capsys):
 @pytest.mark.parametrize(("test", "answer", "words"), [
     (check.scenario_map, swapped, "swapped"),
     (check.scenario_map, always_clean, "mAP of C->C"),
+    (check.scenario_map, lambda s, q, d, ql, dl: right("->".join(reversed(s.split("->"))), d, q, dl, ql), "queries come first"),
     (check.scenario_map, not_done, "not implemented yet"),
     (check.is_met, not_done, "not implemented yet"),
     (check.is_met, lambda o, p, i, t: 1, "True or False"),
     (check.is_met, lambda o, p, i, t: o >= p - t, "only in-domain"),
     (check.is_met, lambda o, p, i, t: o <= p + t, "only across domains"),
     (check.is_met, lambda o, p, i, t: met(o, p, not i, t), "across domains"),
-    (check.is_met, lambda o, p, i, t: met(o, p, i, 0.0), "tolerance"),
+    (check.is_met, lambda o, p, i, t: met(o, p, i, 0.0), "dropped the tolerance"),
+    (check.is_met, lambda o, p, i, t: met(o, p, i, -t), "on the wrong side"),
 ])
 def test_wrong_answers_are_explained(test, answer, words):
     with pytest.raises(CheckFailed, match=words):
