@@ -1,4 +1,4 @@
-"""Where images come from: idx files, the embedded sample, class folders. Read and verify; no splitting here.
+"""Where images come from: idx files, the embedded sample, class folders. Find, read and verify; no splitting here.
 
 Every reader checks what it read before it returns, and names the file, what was expected and what was found.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -233,42 +232,3 @@ def list_folder(path: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
         files += images
         labels += [label] * len(images)
     return tuple(folder.name for folder in folders), files, labels
-
-
-def read_folder(
-    path: Path, size: tuple[int, int], channels: int
-) -> tuple[tuple[str, ...], Tensor, Tensor, str]:
-    """Read class folders of images; each is turned upright (EXIF), centre-cropped to the aspect, and resized.
-
-    Args:
-        path: folder with one folder per class.
-        size: (H, W) in pixels.
-        channels: 1 (grey) or 3 (colour).
-
-    Returns:
-        class names, images uint8 (N, C, H, W), labels int64 (N,), sha256 over the files' names and contents.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``list_folder``; an unreadable image is named.
-    """
-    classes, files, labels = list_folder(path)
-    digest = hashlib.sha256()
-    images = torch.empty((len(files), channels, *size), dtype=torch.uint8)  # (N, C, H, W)
-    for row, file in enumerate(files):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(path).as_posix()}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-        images[row] = torch.from_numpy(_decode(file, content, size, channels))
-    return classes, images, torch.tensor(labels), digest.hexdigest()
-
-
-def _decode(file: Path, content: bytes, size: tuple[int, int], channels: int) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode!r} has more than 8 bits per channel; save it with 8")
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
-            pixels = np.array(fitted)  # (H, W) or (H, W, 3)
-    except Exception as error:  # decoders raise whatever a damaged file leads them to
-        raise ValueError(f"cannot read image {file}: {error}") from error
-    return pixels.reshape(*size, channels).transpose(2, 0, 1)  # (C, H, W)

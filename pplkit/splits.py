@@ -232,7 +232,7 @@ def draw_per_class(labels: Tensor, counts: Sequence[int], seed: int) -> Tensor:
     Raises:
         ValueError: a class has fewer images than asked for.
     """
-    random = _random(seed)
+    random = random_state(seed)
     chosen = []
     for label, count in enumerate(counts):
         positions = np.flatnonzero(labels.numpy() == label)
@@ -252,10 +252,10 @@ def draw(total: int, count: int, seed: int) -> Tensor:
     """``count`` of the positions 0..total-1, without replacement: (count,) int64, ascending."""
     if count > total:
         raise ValueError(f"cannot draw {count} of {total} images")
-    return torch.from_numpy(np.sort(_random(seed).permutation(total)[:count]).astype(np.int64))
+    return torch.from_numpy(np.sort(random_state(seed).permutation(total)[:count]).astype(np.int64))
 
 
-def _random(seed: int) -> np.random.RandomState:
+def random_state(seed: int) -> np.random.RandomState:
     """The generator whose stream numpy promises never to change (NEP 19), so that manifests stay valid."""
     check_seed(seed)
     return np.random.RandomState(seed)

@@ -271,7 +271,7 @@ def small(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(sources, "FASHION_MNIST_FILES", expected)
     monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.setattr(data, "FASHION_MNIST_TRAIN", 15)
+    monkeypatch.setattr(data, "PAPER_TRAIN", 15)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PPLKIT_DATA", raising=False)
     return write
