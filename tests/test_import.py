@@ -21,10 +21,11 @@ MODULES = {
 # Each layer may import itself and what stands above it. A package stands for its modules.
 LAYERS = [
     {"pplkit", "storage", "device", "progress", "distance_counts"},
-    {"splits", "sources", "data", "budget", "backbones"},
+    {"splits", "sources", "colour_sources", "decoding", "data", "budget", "backbones"},
     {"paper", "generator", "gradient_reversal", "losses", "hashing", "retrieval"},
     {"game", "checkpoints", "training", "scenarios", "pretrained"},
-    {"experiments", "plots", "quality", "sweep", "picture", "prediction", "widgets", "explorer", "checks"},
+    {"experiments", "plots", "quality", "sweep", "picture", "prediction", "widgets", "explorer", "checks", "photos",
+     "folders", "cli"},
 ]
 HEAVY = {"matplotlib", "ipywidgets", "IPython", "jupyterlab", "pandas", "sklearn", "skimage", "torchmetrics"}
 CORE = [name for name in MODULES if name.split(".")[1:2] and name.split(".")[1] not in LAYERS[-1]]
