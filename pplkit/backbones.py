@@ -1,11 +1,20 @@
 """Feature networks by name. Input normalisation lives here: everything outside sees pixels in [0, 1]."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision import models
 
 # Per-channel mean and standard deviation of the training images, in pixel units.
 STATISTICS = {1: ((0.286,), (0.353,)), 3: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}
+# Of the images that torchvision's weights were trained on; grey: the mean over the channels.
+IMAGENET_STATISTICS = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+GOOGLENET_STATISTICS = {1: ((0.5,), (0.5,)), 3: ((0.5,) * 3, (0.5,) * 3)}  # its weights come from TensorFlow
 
 
 class Normalise(nn.Module):
@@ -63,66 +72,208 @@ class Dense(nn.Module):
 
 
 class Torchvision(nn.Module):
-    """One of torchvision's classifiers without its last layers, random weights (no pretraining), behind a normalisation.
+    """One of torchvision's classifiers without its last layers, behind a normalisation.
 
     float (B, C, H, W) in [0, 1] -> features (B, features).
 
     Args:
         body: the classifier, ending in its pooled features.
-        channels: 1 or 3.
-        features: width of these.
+        stages: the body's steps in order, each a callable; what `checkpointing` keeps the ends of.
+        features: width of the output.
+        statistics: (mean, std) per channel of the normalisation.
+        checkpointing: keep only the stages' ends in the forward pass and compute the rest again in the backward pass: less
+            memory, a third more time, the same gradients and running statistics.
     """
 
-    def __init__(self, body: nn.Module, channels: int, features: int):
+    def __init__(self, body: nn.Module, stages: Callable[[nn.Module], list[Callable[[Tensor], Tensor]]], features: int,
+                 statistics: tuple[tuple[float, ...], tuple[float, ...]], checkpointing: bool = False):
         super().__init__()
-        self.normalise = Normalise(*STATISTICS[channels])
+        self.normalise = Normalise(*statistics)
         self.body = body
+        self.stages = stages
         self.features = features
+        self.checkpointing = checkpointing
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.body(self.normalise(images))  # (B, features)
+        x = self.normalise(images)  # (B, C, H, W)
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return self.body(x)  # (B, features)
+        for stage in self.stages(self.body):
+            x = checkpoint(stage, x, use_reentrant=False,
+                           context_fn=lambda: (nullcontext(), RunningStatisticsKept(self.body)))
+        return x  # (B, features)
 
 
-SMALL = 64  # up to this size in pixels the first layers keep the resolution; made for 224 pixels they would leave 1 × 1
+class RunningStatisticsKept:
+    """A context, to be entered any number of times, in which batch normalisation leaves its running statistics alone.
+
+    For a forward pass that is made again: they saw this batch before.
+    """
+
+    def __init__(self, body: nn.Module):
+        self.layers = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def __enter__(self) -> None:
+        self.before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in self.layers]
+        for layer in self.layers:
+            layer.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for layer, (momentum, tracked) in zip(self.layers, self.before, strict=True):
+            layer.momentum = momentum
+            layer.num_batches_tracked.copy_(tracked)
 
 
-def resnet18(channels: int, size: int) -> Torchvision:
-    """ResNet-18 (He et al. 2016), 11 million weights; small images: 3×3 first convolution without stride or max-pooling."""
-    body = models.resnet18(weights=None)
-    if size <= SMALL:
-        body.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        body.maxpool = nn.Identity()
-    else:
-        body.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    body.fc = nn.Identity()
-    return Torchvision(body, channels, 512)
+def _pooled(body: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda x: body.avgpool(x).flatten(1)
 
 
-def mobilenet_v3_small(channels: int, size: int) -> Torchvision:
-    """MobileNetV3-Small (Howard et al. 2019), 1 million weights; small images: first convolution without stride."""
-    body = models.mobilenet_v3_small(weights=None)
-    body.features[0][0] = nn.Conv2d(channels, 16, 3, stride=1 if size <= SMALL else 2, padding=1, bias=False)
-    body.classifier = nn.Identity()
-    return Torchvision(body, channels, 576)
+def _resnet_stages(body: models.ResNet) -> list[Callable[[Tensor], Tensor]]:
+    return [lambda x: body.maxpool(body.relu(body.bn1(body.conv1(x)))), body.layer1, body.layer2, body.layer3, body.layer4,
+            _pooled(body)]
 
 
-BACKBONES = {"two_conv": TwoConv, "dense": Dense, "mobilenet_v3_small": mobilenet_v3_small, "resnet18": resnet18}
+def _mobilenet_stages(body: models.MobileNetV2 | models.MobileNetV3) -> list[Callable[[Tensor], Tensor]]:
+    pool = nn.functional.adaptive_avg_pool2d
+    return [*body.features, lambda x: pool(x, 1).flatten(1)]
 
 
-def create(name: str = "two_conv", channels: int = 1, size: int = 28) -> nn.Module:
-    """Build a feature network with random weights and an attribute `features` (its output width).
+def _googlenet_stages(body: models.GoogLeNet) -> list[Callable[[Tensor], Tensor]]:
+    def third(x: Tensor) -> Tensor:
+        return body.maxpool3(body.inception3b(body.inception3a(x)))
 
-    Args:
-        name: "two_conv", the paper's network for grey images; "dense", two fully connected layers; "mobilenet_v3_small",
-            "resnet18": torchvision's, with first layers for small images where the images are small.
-        channels: 1 or 3.
-        size: image height and width in pixels.
+    def fourth(x: Tensor) -> Tensor:
+        return body.inception4c(body.inception4b(body.inception4a(x)))
+
+    def fourth_too(x: Tensor) -> Tensor:
+        return body.maxpool4(body.inception4e(body.inception4d(x)))
+
+    return [lambda x: body.maxpool1(body.conv1(x)), lambda x: body.maxpool2(body.conv3(body.conv2(x))), third, fourth,
+            fourth_too, lambda x: body.inception5b(body.inception5a(x)), _pooled(body)]
+
+
+SMALLEST, SMALL = 32, 64  # pixels; made for 224 pixels, the first layers would leave 1 × 1 of smaller images
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to turn one kind of torchvision classifier into a feature network.
+
+    Attributes:
+        stages: see `Torchvision`.
+        first: name of its first convolution's module.
+        pool: name of the max-pooling behind it, or "".
+        last: names of the layers to leave out (the classifier and its dropout).
+        options: of the constructor.
+        statistics: of the images that pretrained weights expect.
+    """
+
+    stages: Callable
+    first: str
+    pool: str = ""
+    last: tuple[str, ...] = ("classifier",)
+    options: tuple[tuple[str, object], ...] = ()
+    statistics: dict = None
+
+
+RESNET = Family(_resnet_stages, "conv1", "maxpool", ("fc",), (), IMAGENET_STATISTICS)
+MOBILENET = Family(_mobilenet_stages, "features.0.0", statistics=IMAGENET_STATISTICS)
+GOOGLENET = Family(_googlenet_stages, "conv1.conv", "maxpool1", ("fc", "dropout"),
+                   (("aux_logits", False), ("transform_input", False), ("init_weights", True)), GOOGLENET_STATISTICS)
+# name: (family, width of the features)
+TORCHVISION = {
+    "resnet18": (RESNET, 512),  # He et al. 2016; 11 million weights
+    "resnet50": (RESNET, 2048),  # 24 million; the paper's network for colour images
+    "wide_resnet50_2": (RESNET, 2048),  # Zagoruyko & Komodakis 2016; 67 million
+    "mobilenet_v2": (MOBILENET, 1280),  # Sandler et al. 2018; 2 million
+    "mobilenet_v3_small": (MOBILENET, 576),  # Howard et al. 2019; 1 million
+    "mobilenet_v3_large": (MOBILENET, 960),  # 3 million
+    "googlenet": (GOOGLENET, 1024),  # Szegedy et al. 2015; 6 million
+}
+BACKBONES = ("dense", "two_conv", *TORCHVISION)
+
+
+def _torchvision(name: str, channels: int, size: int, weights: str, fetch: bool, checkpointing: bool) -> Torchvision:
+    family, features = TORCHVISION[name]
+    body = getattr(models, name)(weights=None, **dict(family.options))
+    old = body.get_submodule(family.first)
+    small = size <= SMALL
+    kernel = (3, 3) if small else old.kernel_size
+    new = nn.Conv2d(channels, old.out_channels, kernel, stride=1 if small else 2, padding=kernel[0] // 2, bias=False)
+    body.set_submodule(family.first, new)
+    if family.pool and size <= SMALLEST:
+        body.set_submodule(family.pool, nn.Identity())
+    for layer in family.last:
+        body.set_submodule(layer, nn.Identity())
+    if weights and fetch:
+        _load_weights(body, name, weights, f"{family.first}.weight")
+    statistics = family.statistics if weights else STATISTICS
+    return Torchvision(body, family.stages, features, statistics[channels], checkpointing)
+
+
+def _load_weights(body: nn.Module, name: str, weights: str, first: str) -> None:
+    """Fill `body` with torchvision's trained weights; the first kernel is cut to its centre, and summed for grey images."""
+    choice = models.get_model_weights(name)[weights]
+    try:
+        state = choice.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(choice.url).name
+        raise FileNotFoundError(
+            f"the weights {weights} of {name} are not at {cache} and could not be fetched from {choice.url} ({error}): put "
+            f"the file there, or start from random weights with weights=None (backbone {name!r} without {':' + weights!r})"
+        ) from error
+    own = body.state_dict()
+    kernel, (channels, side) = state[first], own[first].shape[1:3]
+    cut = (kernel.shape[-1] - side) // 2
+    kernel = kernel[..., cut:cut + side, cut:cut + side]  # (O, 3, side, side)
+    state[first] = kernel.sum(1, keepdim=True) if channels == 1 else kernel
+    body.load_state_dict({key: value for key, value in state.items() if key in own}, strict=True)
+
+
+def parse(name: str, weights: str | None = None) -> tuple[str, str]:
+    """Split "resnet50:IMAGENET1K_V2" into network and weights ("" for random ones).
 
     Raises:
-        ValueError: unknown name, or channels other than 1 and 3.
+        ValueError: unknown network, or weights that torchvision does not have for it; lists what there is.
     """
-    if name not in BACKBONES:
+    network, _, inside = name.partition(":") if isinstance(name, str) else (name, "", "")
+    if network not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose one of {sorted(BACKBONES)}")
+    if inside and weights:
+        raise ValueError(f"backbone {name!r} names weights already: leave weights={weights!r} out")
+    chosen = inside or weights or ""
+    if chosen:
+        known = list(models.get_model_weights(network).__members__) if network in TORCHVISION else []
+        if chosen not in known:
+            raise ValueError(f"there are no weights {chosen!r} for {network!r}: {' or '.join(known) or 'it has none'}, or None")
+    return network, chosen
+
+
+def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights: str | None = None, fetch: bool = True,
+           checkpointing: bool = False) -> nn.Module:
+    """Build a feature network with an attribute `features` (its output width).
+
+    Torchvision's networks get first layers for small images: up to 64 pixels a 3×3 convolution without stride, up to 32 pixels
+    also no max-pooling behind it.
+
+    Args:
+        name: "two_conv", the paper's network for grey images; "dense", two fully connected layers; "resnet50", the paper's for
+            colour images; "resnet18", "wide_resnet50_2", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
+            "googlenet". "resnet50:IMAGENET1K_V2" is short for these `weights`, where only a name can be given.
+        channels: 1 or 3.
+        size: image height and width in pixels.
+        weights: None: random; else the name of torchvision's trained weights ("DEFAULT" is its best), from its cache or the
+            network. They were trained on ImageNet, so the normalisation is ImageNet's.
+        fetch: False builds the form of a network with `weights` only, to be filled from a checkpoint.
+        checkpointing: see `Torchvision`; the two small networks have nothing to save and ignore it.
+
+    Raises:
+        ValueError: unknown name or weights, channels other than 1 and 3, images too small.
+        FileNotFoundError: weights that are neither in torchvision's cache nor to be fetched; says where to put them.
+    """
+    name, weights = parse(name, weights)
     if channels not in STATISTICS:
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
-    return BACKBONES[name](channels, size)
+    if name in TORCHVISION:
+        return _torchvision(name, channels, size, weights, fetch, checkpointing)
+    return {"two_conv": TwoConv, "dense": Dense}[name](channels, size)

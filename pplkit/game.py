@@ -16,6 +16,7 @@ from pplkit import device as devices
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork, build, image_form
 
+PAPER_BACKBONE = {"cifar10": "resnet50", "imagenet13": "resnet50", "fashion-mnist": "two_conv"}
 PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
 TERMS = ("affinity", "domain", "similarity", "matching", "clean")
 SERIES = (*TERMS, "generator_gradient", "surrogate_gradient", "perturbation", "magnitude", "spread")
@@ -87,7 +88,11 @@ class PPLConfig:
 
     def __post_init__(self) -> None:
         budget.format_epsilon(self.epsilon)
-        choices = {"backbone": tuple(backbones.BACKBONES), "norm": budget.NORMS, "similarity": ("balanced", "literal"),
+        try:
+            backbones.parse(self.backbone)
+        except ValueError as error:
+            raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
+        choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
                    "surrogate_objective": ("both", "privacy"), "optimiser": ("adam", "sgd"), "autocast": (None, True, False)}
         for name, accepted in choices.items():
@@ -122,6 +127,9 @@ class PPLConfig:
     def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
         """The settings as the paper prints them: random start, literal S, Frobenius sums, SGD with 1e-4 (G) and 1e-3 (F).
 
+        The surrogate is a ResNet-50 on colour images. Whether it was pretrained the paper does not say; random weights here,
+        `backbone="resnet50:IMAGENET1K_V1"` for the other reading.
+
         Args:
             dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size, iterations).
             changes: fields to replace.
@@ -132,8 +140,9 @@ class PPLConfig:
         if dataset not in PAPER:
             raise ValueError(f"the paper has no settings for {dataset!r}: choose one of {sorted(PAPER)}")
         epsilon, batch_size, steps = PAPER[dataset]
-        printed = cls(epsilon=epsilon, batch_size=batch_size, steps=steps, warmup_steps=0, similarity="literal",
-                      reduction="sum", optimiser="sgd", generator_learning_rate=1e-4, surrogate_learning_rate=1e-3)
+        printed = cls(backbone=PAPER_BACKBONE[dataset], epsilon=epsilon, batch_size=batch_size, steps=steps, warmup_steps=0,
+                      similarity="literal", reduction="sum", optimiser="sgd", generator_learning_rate=1e-4,
+                      surrogate_learning_rate=1e-3)
         return dataclasses.replace(printed, **changes)
 
     @classmethod

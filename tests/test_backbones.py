@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision import models
 
 from pplkit import backbones, hashing
+from pplkit.game import PPLConfig
 from pplkit.hashing import ADSH
 
 
@@ -75,22 +77,28 @@ def test_unknown_names_and_channels_are_refused():
 
 
 OTHERS = [("dense", 12), ("mobilenet_v3_small", 16), ("resnet18", 8)]
+LARGER = [("mobilenet_v2", 16), ("mobilenet_v3_large", 16), ("googlenet", 16), ("resnet50", 8), ("wide_resnet50_2", 8)]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name, size", OTHERS)
+def test_the_lists_are_complete():
+    assert {name for name, _ in OTHERS + LARGER} | {"two_conv"} == set(backbones.BACKBONES)
+
+
+@pytest.mark.parametrize("name, size, channels", [(*other, channels) for other in OTHERS for channels in (1, 3)]
+                         + [(*other, 3) for other in LARGER])
 def test_other_networks_train_encode_and_survive_a_checkpoint(name, size, channels, tmp_path):
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (32, channels, size, size), generator=random).to(torch.uint8)
+    images = torch.randint(0, 256, (16, channels, size, size), generator=random).to(torch.uint8)
     victim = ADSH(4, backbone=name, outer_epochs=1, inner_epochs=1, batch_size=16, device="cpu", autocast=False)
-    victim.fit(images, torch.arange(32) % 2, progress=False)
+    victim.fit(images, torch.arange(16) % 2, progress=False)
     codes = victim.encode(images)
-    assert codes.shape == (32, 4) and codes.dtype == torch.int8 and bool((codes.abs() == 1).all())
+    assert codes.shape == (16, 4) and codes.dtype == torch.int8 and bool((codes.abs() == 1).all())
     victim.save(tmp_path / "victim.safetensors")
     assert torch.equal(hashing.load(tmp_path / "victim.safetensors").encode(images), codes)
+    (tmp_path / "victim.safetensors").unlink()  # up to 270 MB
 
 
-@pytest.mark.parametrize("name, size", OTHERS)
+@pytest.mark.parametrize("name, size", OTHERS + LARGER)
 def test_every_parameter_of_the_other_networks_gets_a_gradient(name, size):
     torch.manual_seed(0)
     network = backbones.create(name, 1, size)
@@ -101,12 +109,134 @@ def test_every_parameter_of_the_other_networks_gets_a_gradient(name, size):
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "googlenet"])
 def test_small_images_keep_their_resolution_in_the_first_layer_and_large_ones_do_not(name):
     def first(size: int) -> torch.nn.Conv2d:
         return next(m for m in backbones.create(name, 3, size).modules() if isinstance(m, torch.nn.Conv2d))
 
     assert first(64).stride == (1, 1) and first(65).stride == (2, 2)
+
+
+def test_stems_for_32_and_64_pixels_leave_the_deep_layers_the_same_work():
+    """What reaches the first residual stage: 32 × 32 of both, and 32 × 32 again of 128 pixels."""
+    for size in (32, 64, 128):
+        body = backbones.create("resnet18", 3, size).body
+        reached = body.maxpool(body.conv1(torch.zeros(1, 3, size, size)))
+        assert reached.shape[-2:] == (32, 32), size
+
+
+# ---- trained weights
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """torchvision's weights replaced by random ones of the same form, as if they were in its cache."""
+    states = {}
+
+    def state(self, **options):
+        assert options["check_hash"] is True
+        name = next(name for name in backbones.TORCHVISION if self in models.get_model_weights(name))
+        with torch.random.fork_rng():
+            torch.manual_seed(99)
+            options = {"init_weights": False} if name == "googlenet" else {}
+            states[name] = getattr(models, name)(weights=None, **options).state_dict()
+        return dict(states[name])
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", state)
+    return states
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet"])
+@pytest.mark.parametrize("channels, size", [(3, 224), (3, 32), (1, 64)])
+def test_trained_weights_are_taken_over(trained, name, channels, size):
+    network = backbones.create(name, channels, size, weights="DEFAULT")
+    first = f"{backbones.TORCHVISION[name][0].first}.weight"
+    own = network.body.state_dict()
+    for key, value in own.items():
+        if key != first:
+            assert torch.equal(value, trained[name][key]), key
+    kernel = trained[name][first]
+    side = own[first].shape[-1]
+    cut = (kernel.shape[-1] - side) // 2
+    expected = kernel[..., cut:cut + side, cut:cut + side]
+    assert torch.equal(own[first], expected if channels == 3 else expected.sum(1, keepdim=True))
+    if (channels, size) == (3, 224):  # the whole network is torchvision's, seen with its own normalisation
+        reference = getattr(models, name)(weights=None, **({"init_weights": False} if name == "googlenet" else {}))
+        reference.load_state_dict(trained[name])
+        if name == "googlenet":
+            reference.transform_input = True
+        for layer in backbones.TORCHVISION[name][0].last:
+            setattr(reference, layer, torch.nn.Identity())
+        images = torch.rand(2, 3, 96, 96)
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        with torch.no_grad():
+            expected = reference.eval()((images - mean) / std)
+            assert torch.allclose(network.eval()(images), expected, atol=1e-4)
+
+
+def test_a_name_can_carry_weights_and_a_checkpoint_needs_no_fetching(trained, tmp_path, monkeypatch):
+    images = torch.randint(0, 256, (8, 3, 16, 16)).to(torch.uint8)
+    victim = ADSH(4, backbone="mobilenet_v3_small:IMAGENET1K_V1", outer_epochs=1, inner_epochs=1, device="cpu", autocast=False)
+    victim.fit(images, torch.arange(8) % 2, progress=False)
+    victim.save(tmp_path / "victim.safetensors")
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: pytest.fail("fetched again"))
+    loaded = hashing.load(tmp_path / "victim.safetensors")
+    assert torch.equal(loaded.encode(images), victim.encode(images))
+    assert loaded.backbone == "mobilenet_v3_small:IMAGENET1K_V1"
+    assert torch.allclose(loaded.network.backbone.normalise.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_weights_that_are_not_there_say_what_to_do(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", fail)
+    with pytest.raises(FileNotFoundError, match=r"weights DEFAULT of resnet18 are not at .*resnet18-.*no network.*None"):
+        backbones.create("resnet18", 3, 32, weights="DEFAULT")
+    for name, weights, message in (("resnet18", "V9", "no weights 'V9' for 'resnet18': IMAGENET1K_V1 or DEFAULT"),
+                                   ("two_conv", "DEFAULT", "it has none, or None"),
+                                   ("resnet18:DEFAULT", "DEFAULT", "names weights already")):
+        with pytest.raises(ValueError, match=message):
+            backbones.create(name, 3, 32, weights=weights)
+    with pytest.raises(ValueError, match="no weights 'V9'"):
+        PPLConfig(backbone="resnet18:V9")
+
+
+@pytest.mark.parametrize("dataset, name", [("cifar10", "resnet50"), ("imagenet13", "resnet50"), ("fashion-mnist", "two_conv")])
+def test_the_papers_networks(dataset, name):
+    assert PPLConfig.paper(dataset).backbone == name
+
+
+# ---- gradient checkpointing
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet"])
+def test_checkpointing_saves_activations_and_changes_nothing_else(name):
+    def run(checkpointing: bool) -> tuple[dict, dict, Tensor, int]:
+        torch.manual_seed(0)
+        network = backbones.create(name, 3, 16, checkpointing=checkpointing).train()
+        random = torch.Generator().manual_seed(1)
+        images = torch.rand(4, 3, 16, 16, generator=random).requires_grad_()
+        kept = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() if not isinstance(tensor, torch.nn.Parameter) else 0
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            value = (network(images) * torch.randn(4, network.features, generator=random)).sum()
+        torch.autograd.grad(value, images, retain_graph=True)  # the game walks back twice
+        value.backward()
+        gradients = {key: parameter.grad for key, parameter in network.named_parameters()}
+        return gradients, network.state_dict(), images.grad, kept
+
+    plain, thrifty = run(False), run(True)
+    for before, after in zip(plain[:2], thrifty[:2], strict=True):
+        assert before.keys() == after.keys()
+        assert all(torch.allclose(before[key], after[key], atol=1e-5, rtol=1e-4) for key in before)
+    assert torch.allclose(plain[2], thrifty[2], atol=1e-5, rtol=1e-4)
+    assert thrifty[3] < plain[3] / 2
 
 
 @pytest.mark.parametrize("name, size", OTHERS)

@@ -66,10 +66,15 @@ class HashingNetwork(nn.Module):
         return codes
 
 
-def build(bits: int, backbone: str, channels: int, size: int, seed: int) -> HashingNetwork:
-    """A hashing network with seeded random weights; the global random state is left as it was."""
+def build(bits: int, backbone: str, channels: int, size: int, seed: int, *, fetch: bool = True,
+          checkpointing: bool = False) -> HashingNetwork:
+    """A hashing network with seeded random weights; the global random state is left as it was.
+
+    `fetch` and `checkpointing` as for `backbones.create`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = HashingNetwork(backbones.create(backbone, channels, size), bits)
+        made = backbones.create(backbone, channels, size, fetch=fetch, checkpointing=checkpointing)
+        network = HashingNetwork(made, bits)
     network.image_form = (channels, size)
     return network

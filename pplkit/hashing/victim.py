@@ -24,7 +24,7 @@ class Victim:
 
     Args:
         bits: code length c ≥ 1.
-        backbone: name for `pplkit.backbones.create`.
+        backbone: name for `pplkit.backbones.create`, as "two_conv", "resnet18" or "resnet50:IMAGENET1K_V2".
         batch_size: images per step.
         learning_rate: of Adam.
         weight_decay: of Adam (L2).
@@ -180,7 +180,7 @@ class Victim:
         if header["method"] != cls.__name__:
             raise ValueError(f"{path} holds a {header['method']}, not a {cls.__name__}; use pplkit.hashing.load")
         victim = cls(**header["settings"])
-        victim.network = build(victim.bits, victim.backbone, *header["image"], victim.seed)
+        victim.network = build(victim.bits, victim.backbone, *header["image"], victim.seed, fetch=False)
         victim.metadata = header["metadata"]
         victim.database_codes = tensors.pop("database_codes", None)
         victim.network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
