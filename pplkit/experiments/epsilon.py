@@ -147,7 +147,7 @@ def figure(stored: dict) -> Figure:
                 ax.set_xlabel("ε (pixel units)")
             if not column:
                 ax.set_ylabel("mAP, network codes")
-    axes[0, 0].legend(ncols=2, title="lines: scaled, markers: retrained")
+    axes[0, 1].legend(ncols=2, loc=(0.42, 0.38), fontsize=10, title="lines: scaled, markers: retrained")
     return drawn
 
 
