@@ -15,6 +15,7 @@ from pplkit import backbones, budget, losses
 from pplkit import device as devices
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork, build, image_form
+from pplkit.processes import Processes
 
 PAPER_BACKBONE = {"cifar10": "resnet50", "imagenet13": "resnet50", "fashion-mnist": "two_conv"}
 PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
@@ -191,22 +192,28 @@ class Game:
     config: PPLConfig
     images: Tensor  # uint8 (N, C, H, W) on the device
     labels: Tensor  # (N,) on the device
+    processes: Processes = Processes()  # each has all images and plays with its share of every batch
+    checkpointing: bool = False  # of the surrogates' activations, see `backbones.Torchvision`
     generator: PerturbationGenerator = field(init=False)
     average: PerturbationGenerator | None = field(init=False, default=None)
     surrogates: list[HashingNetwork] = field(init=False)
 
     def __post_init__(self) -> None:
         config, device = self.config, self.images.device
+        self.processes.check_batch(min(config.batch_size, len(self.images)))
         channels, size = image_form(self.images)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             self.generator = PerturbationGenerator(channels, config.widths)
         self.generator.to(device, memory_format=torch.channels_last).train()
+        self.processes.synchronise(self.generator)
         if config.generator_average:
             self.average = copy.deepcopy(self.generator)
         self.surrogates = [
-            build(bits, config.backbone, channels, size, config.seed + i).to(device, memory_format=torch.channels_last).train()
-            for i, bits in enumerate(config.code_lengths)]
+            build(bits, config.backbone, channels, size, config.seed + i, checkpointing=self.checkpointing)
+            .to(device, memory_format=torch.channels_last).train() for i, bits in enumerate(config.code_lengths)]
+        for network in self.surrogates:
+            self.processes.synchronise(network)
         self.fresh: list[dict[str, Tensor]] = []
         self.random = torch.Generator().manual_seed(config.seed)
         self.privacy = [losses.PrivacyLoss(config.alpha, config.beta, config.gamma, KERNELS[config.kernel](bits),
@@ -235,10 +242,12 @@ class Game:
         return content.hexdigest()
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """A mini-batch drawn without replacement: clean images (B, C, H, W) float, S (B, B)."""
+        """A mini-batch drawn without replacement: this process's share of the clean images, float (B, C, H, W), and S (B, B)
+        of the whole batch.
+        """
         size = min(self.config.batch_size, len(self.images))
         index = torch.randperm(len(self.images), generator=self.random)[:size].to(self.images.device)
-        images = budget.to_float(self.images[index]).contiguous(memory_format=torch.channels_last)
+        images = budget.to_float(self.images[self.processes.share(index)]).contiguous(memory_format=torch.channels_last)
         return images, losses.similarity_matrix(self.labels[index], balanced=self.config.similarity == "balanced")
 
     def warm_up(self) -> dict[str, Tensor]:
@@ -248,10 +257,11 @@ class Game:
         for network in self.surrogates:
             with devices.autocast(images.device, self.config.autocast):
                 codes = network(images)  # (B, c)
-            total = total + losses.affinity_loss(codes.float(), similarity)
+            total = total + losses.affinity_loss(self.processes.gather(codes.float()), similarity)
         optimiser = self.optimisers["warmup"]
         optimiser.zero_grad(set_to_none=True)
         total.backward()
+        self.processes.add(p.grad for network in self.surrogates for p in network.parameters())
         optimiser.step()
         return {"warmup": total.detach() / len(self.surrogates)}
 
@@ -262,8 +272,8 @@ class Game:
         but F sees z once: the activations are shared, only the cotangents at its output differ.
 
         Args:
-            images: clean, float (B, C, H, W).
-            similarity: S, float (B, B).
+            images: clean, float (B, C, H, W); with several processes this one's share of the batch.
+            similarity: S, float (B, B), of the whole batch.
 
         Returns:
             unweighted loss terms and monitors, scalars, averaged over the surrogates.
@@ -279,7 +289,7 @@ class Game:
         for network, privacy, rate in zip(self.surrogates, self.privacy, config.surrogate_learning_rates, strict=True):
             with devices.autocast(images.device, config.autocast):
                 outputs = network(images), network(z)  # (B, c) twice
-            clean, protected = (codes.detach().to(images.dtype).requires_grad_() for codes in outputs)
+            clean, protected = (self.processes.gather(codes.detach().to(images.dtype)).requires_grad_() for codes in outputs)
             terms = privacy.terms(clean, protected, similarity)
             j_p = config.alpha * terms["domain"] + config.beta * terms["similarity"] + config.gamma * terms["matching"]
             terms["affinity"] = losses.affinity_loss(protected, similarity, reduction=config.reduction, scaled=config.scaled)
@@ -288,16 +298,20 @@ class Game:
             o_protected, = torch.autograd.grad(config.affinity * terms["affinity"], protected)
             c_clean, = torch.autograd.grad(config.clean * terms["clean"], clean)
             cotangent = o_protected - config.reverse_scale * p_protected  # at F(z), for the generator
-            z_gradient += torch.autograd.grad(outputs[1], z, cotangent.to(outputs[1].dtype), retain_graph=True)[0] / players
+            own_rows = self.processes.share(cotangent).to(outputs[1].dtype)
+            z_gradient += torch.autograd.grad(outputs[1], z, own_rows, retain_graph=True)[0] / players
             if rate > 0:
                 own = p_protected + o_protected if config.surrogate_objective == "both" else p_protected
-                torch.autograd.backward(outputs, [(p_clean + c_clean).to(outputs[0].dtype), own.to(outputs[1].dtype)],
+                rows = (self.processes.share(p_clean + c_clean), self.processes.share(own))
+                torch.autograd.backward(outputs, [row.to(codes.dtype) for row, codes in zip(rows, outputs, strict=True)],
                                         inputs=list(network.parameters()))
+                self.processes.add(p.grad for p in network.parameters())
             monitors = {"magnitude": clean.detach().abs().mean(), "spread": clean.detach().std(0).mean()}
             for name, value in {**terms, **monitors}.items():
                 record[name] = record[name] + value.detach() / players
         adversarial.backward(z_gradient)
-        record["perturbation"] = (z.detach() - images).abs().mean()
+        record["perturbation"] = (z.detach() - images).abs().mean() / self.processes.count
+        self.processes.add([*(p.grad for p in self.generator.parameters()), record["perturbation"]])
         return record
 
     def remember(self) -> None:

@@ -9,19 +9,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pplkit import budget, checkpoints
+from pplkit import budget, checkpoints, processes
 from pplkit import device as devices
+from pplkit.backbones import TORCHVISION
 from pplkit.data import ImageSet
 from pplkit.game import SERIES, Game, PPLConfig
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork
 from pplkit.progress import progress_bar
 
-__all__ = ["CollapseWarning", "PPLConfig", "PPLRun", "TrainingDiverged", "train_ppl"]
+__all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "train_ppl"]
 
 
 class TrainingDiverged(ValueError):
     """A loss term became NaN or infinite."""
+
+
+class OutOfMemory(RuntimeError):
+    """The device's memory does not hold a step; the message names the batch size to try."""
 
 
 class CollapseWarning(UserWarning):
@@ -61,8 +66,13 @@ class PPLRun:
 
 def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device = "auto",
               checkpoint: str | Path | None = None, resume: bool = False,
-              callback: Callable[[int, PPLRun], bool | None] | None = None, progress: bool = True) -> PPLRun:
+              callback: Callable[[int, PPLRun], bool | None] | None = None, progress: bool = True,
+              checkpointing: bool = False) -> PPLRun:
     """Train a generator (Algorithm 1 with eq. 14), after warming up its surrogates on clean pairs.
+
+    Started by `accelerate` in several processes, each with all images, they play one game together: every batch is dealt out,
+    the losses see all of it, and the result is the one of a single process (see `pplkit.processes`). The first process writes
+    the checkpoints, shows the progress and calls back.
 
     Args:
         train: images uint8 (N, C, H, W) and labels.
@@ -72,6 +82,9 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         resume: continue from `checkpoint` if it exists; the result is the one of an uninterrupted run.
         callback: called as callback(step, run) with every checkpoint's state; False ends the game there.
         progress: show a progress bar with ETA.
+        checkpointing: keep fewer of the surrogates' activations and compute them again in the backward pass: less memory,
+            more time, the same result. (Splitting a batch into parts with accumulated gradients would not give the same: the
+            losses are over pairs of the whole batch, and so are the statistics of the generator's batch normalisation.)
 
     Returns:
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.
@@ -80,14 +93,16 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         ValueError: a single image, images that are not square; a checkpoint of another configuration or other images.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
+        OutOfMemory: the batch is too large for the device; names the one to try.
 
     Warns:
         CollapseWarning: all codes near 0 or all equal; says what to change.
     """
     if len(train) < 2:
         raise ValueError(f"training needs at least 2 images, got {len(train)}")
+    together = processes.current()
     device = devices.resolve(device)
-    game = Game(config, train.images.to(device), train.labels.to(device))
+    game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing)
     history: dict[str, list[float]] = {name: [] for name in ("warmup", "step", *SERIES)}
     collapsed = None
     if checkpoint is not None and Path(checkpoint).exists():
@@ -97,29 +112,49 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     run = PPLRun(game.average or game.generator, game.surrogates, history, config, collapsed)
     done = len(history["warmup"]) + len(history["step"])
     total = config.warmup_steps + config.steps
-    with progress_bar(total=total, initial=done, description="PPL", show=progress) as bar:
+    with progress_bar(total=total, initial=done, description="PPL", show=progress and together.main) as bar:
         while done < total:
             warming = done < config.warmup_steps
             until = min(config.warmup_steps if warming else total,
                         (done // config.checkpoint_every + 1) * config.checkpoint_every)
             records = []
             for step in range(done, until):
-                records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
+                try:
+                    records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
+                except RuntimeError as error:
+                    if _is_out_of_memory(error):
+                        raise _memory_help(config, checkpointing) from error
+                    raise
                 bar.update()
             _append(history, records, done - config.warmup_steps)
             done = until
             last = "warmup" if warming else "affinity"
             bar.set_postfix({"phase": "warm-up" if warming else "game", last: f"{history[last][-1]:.3f}"})
             run.collapsed = run.collapsed or _notice_collapse(history, config, done)
-            if checkpoint is not None:
+            if checkpoint is not None and together.main:
                 checkpoints.store(checkpoint, game, history, run.collapsed)
-            if callback is not None and callback(done, run) is False:
+            stop = callback is not None and together.main and callback(done, run) is False
+            if together.any(stop, device):
                 break
             game.generator.train()  # a callback may have put it in eval mode
     run.generator.eval()
     for network in run.surrogates:
         network.eval()
     return run
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    said = str(error).lower()  # a CPU's: "can't allocate memory", or "not enough memory: you tried to allocate"
+    return isinstance(error, torch.OutOfMemoryError) or ("memory" in said and "alloc" in said)
+
+
+def _memory_help(config: PPLConfig, checkpointing: bool) -> OutOfMemory:
+    fewer = max(2, config.batch_size // 2)
+    remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
+    if not checkpointing and config.backbone.partition(":")[0] in TORCHVISION:
+        remedies.append("checkpointing=True, which changes no result")
+    return OutOfMemory(f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
+                       f"({config.backbone}): try {', or '.join(remedies)}, or several processes")
 
 
 def _append(history: dict[str, list[float]], records: list[dict[str, Tensor]], before: int) -> None:

@@ -315,3 +315,41 @@ def test_fewer_than_fifty_steps_are_too_few_to_judge(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert train(steps=49).collapsed is None
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+])
+@pytest.mark.parametrize("phase", ["warm_up", "round"])
+def test_a_batch_too_large_for_the_memory_names_the_one_to_try(monkeypatch, phase, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(training.Game, phase, fails)
+    message = r"batch_size=16 and 1 surrogates \(two_conv\): try batch_size=8, or"
+    with pytest.raises(training.OutOfMemory, match=message) as caught:
+        train()
+    assert caught.value.__cause__ is error
+    with pytest.raises(training.OutOfMemory, match="batch_size=8, or checkpointing=True, which changes no result"):
+        train(backbone="mobilenet_v3_small")
+
+
+def test_other_errors_come_as_they_are(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(training.Game, "warm_up", fails)
+    with pytest.raises(RuntimeError, match="^something else$") as caught:
+        train()
+    assert not isinstance(caught.value, training.OutOfMemory)
+
+
+def test_checkpointing_changes_no_result():
+    settings = SHORT | {"backbone": "mobilenet_v3_small", "batch_size": 8}
+    runs = [train_ppl(toy(16), PPLConfig(**settings), progress=False, checkpointing=flag) for flag in (False, True)]
+    for first, second in zip(*map(weights, runs), strict=True):
+        assert torch.allclose(first, second, atol=1e-5)

@@ -1,0 +1,111 @@
+"""pplkit.processes: two processes play the game of one."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pplkit.processes import Processes, current
+
+# Both the parent and the two processes run this: a game with and one without batch normalisation in its surrogates. SGD, since
+# Adam turns a rounding difference of a gradient that is almost 0 into a whole step; small steps where 52 normalised layers on
+# 8 images make such differences grow. The gradients are compared by their norms, in the history.
+PROGRAM = textwrap.dedent("""
+    import json, sys
+    import torch
+    from safetensors.torch import save_file
+    from pplkit.data import ImageSet
+    from pplkit.training import PPLConfig, train_ppl
+
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(24) % 3
+    images = torch.randint(0, 100, (24, 1, 16, 16), generator=random)
+    for item, label in enumerate(labels.tolist()):
+        images[item, :, 4 * label:4 * label + 4] += 140
+    data = ImageSet(images.to(torch.uint8), labels)
+
+    def play(folder):
+        for backbone, warm, rate in (("two_conv", 2, 0.01), ("mobilenet_v3_small", 0, 1e-5)):
+            calls = []
+            config = PPLConfig(backbone=backbone, warmup_steps=warm, steps=4, batch_size=8, widths=(4, 4), optimiser="sgd",
+                               code_lengths=(4, 8), generator_learning_rate=rate, surrogate_learning_rate=rate,
+                               refresh_every=3, generator_average=0.5, clean=0.5, autocast=False, checkpoint_every=2)
+            stop = lambda step, run: calls.append(step) or (False if backbone == "two_conv" and step == 4 else None)
+            run = train_ppl(data, config, device="cpu", progress=False, callback=stop,
+                            checkpoint=f"{folder}/{backbone}.checkpoint.safetensors")
+            names = {"generator": run.generator, "first": run.surrogates[0], "second": run.surrogates[1]}
+            state = {f"{name}/{key}": value.contiguous() for name, network in names.items()
+                     for key, value in network.state_dict().items()}
+            state |= {f"history/{name}": torch.tensor(series) for name, series in run.history.items()}
+            yield backbone, state, calls
+
+    if __name__ == "__main__":
+        folder = sys.argv[1]
+        for backbone, state, calls in play(folder):
+            from pplkit.processes import current
+            save_file(state, f"{folder}/{backbone}-{current().rank}-of-{current().count}.safetensors")
+            with open(f"{folder}/calls-{backbone}-{current().rank}.json", "w") as file:
+                json.dump(calls, file)
+""")
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory) -> tuple[Path, dict]:
+    """The folder of a run in two processes (gloo, on the CPU), and the states of the same games in this one."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "alone").mkdir()
+    program = folder / "play.py"
+    program.write_text(PROGRAM)
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    # what `accelerate launch` itself uses for several GPUs of one machine; on CPUs it would want mpirun
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program),
+               str(folder)]
+    launched = subprocess.Popen(command, env=environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    namespace: dict = {"__name__": "alone"}
+    exec(PROGRAM, namespace)
+    alone = {backbone: state for backbone, state, _ in namespace["play"](folder / "alone")}
+    said, _ = launched.communicate(timeout=120)
+    assert launched.returncode == 0, said
+    return folder, alone
+
+
+@pytest.mark.parametrize("backbone", ["two_conv", "mobilenet_v3_small"])
+def test_two_processes_end_with_the_weights_of_one(played, backbone):
+    folder, alone = played
+    states = [load_file(folder / f"{backbone}-{rank}-of-2.safetensors") for rank in (0, 1)]
+    assert states[0].keys() == alone[backbone].keys()
+    for name, expected in alone[backbone].items():
+        assert torch.equal(states[0][name], states[1][name]), name  # they never drift apart
+        assert torch.allclose(states[0][name].double(), expected.double(), atol=2e-5, rtol=3e-4), name
+    moved = alone[backbone]["history/perturbation"]
+    assert len(moved) == (2 if backbone == "two_conv" else 4)  # the callback of the first process ended both
+
+
+def test_only_the_first_process_writes_and_calls_back(played):
+    folder, _ = played
+    assert (folder / "calls-two_conv-0.json").read_text() == "[2, 4]"
+    assert (folder / "calls-two_conv-1.json").read_text() == "[]"
+    assert len(list(folder.glob("*.checkpoint.safetensors"))) == 2
+
+
+def test_alone_nothing_changes():
+    own = torch.arange(6.0).view(3, 2).requires_grad_()
+    alone = current()
+    assert alone == Processes() and alone.main
+    assert alone.gather(own) is own and alone.share(own) is own and alone.any(True, own.device) is True
+    alone.add([own, None])
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    assert type(alone.synchronise(network)[0]) is torch.nn.BatchNorm2d
+
+
+def test_batches_are_dealt_out_in_order_and_evenly():
+    batch = torch.arange(8)
+    assert torch.equal(torch.cat([Processes(rank, 4).share(batch) for rank in range(4)]), batch)
+    with pytest.raises(ValueError, match="batch of 9 images cannot be shared evenly by 2 processes"):
+        Processes(0, 2).check_batch(9)
