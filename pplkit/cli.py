@@ -1,22 +1,26 @@
-"""The command `pplkit`: protect a folder of pictures, and measure what the protection does on a labelled folder.
+"""The command `pplkit`: train a generator, protect a folder of pictures, measure the protection on a labelled folder.
 
-    pplkit protect photos photos-protected --generator pretrained
-    pplkit evaluate photos --generator pretrained
+    pplkit train folder:photos generator.safetensors --epsilon 0.1
+    pplkit protect photos photos-protected --generator generator.safetensors
+    pplkit evaluate photos --protected photos-protected
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pplkit import __version__, photos, pretrained
+from pplkit import __version__, photos, pretrained, processes
 from pplkit import device as devices
 from pplkit.budget import NORMS, format_epsilon
+from pplkit.data import load
 from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
 from pplkit.paper import METHODS
-from pplkit.storage import save_json
+from pplkit.storage import provenance, save_json
+from pplkit.training import OutOfMemory, PPLConfig, train_ppl
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -49,6 +53,30 @@ def parser() -> argparse.ArgumentParser:
         prog="pplkit", description="Protect pictures against image search before they are published.")
     command.add_argument("--version", action="version", version=f"pplkit {__version__}")
     commands = command.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train", help="train a generator on a data set or a labelled folder",
+        description="Train a generator with the settings of our Table 1 and write it to GENERATOR. An interrupted call goes on "
+                    "where it stopped (GENERATOR.run keeps its state). Several GPUs: accelerate launch -m pplkit.cli train ...")
+    train.add_argument("dataset", metavar="DATASET", help="name for pplkit.data.load, as folder:PATH, fashion-mnist or cifar10")
+    train.add_argument("output", metavar="GENERATOR", type=Path, help="file to write (safetensors)")
+    train.add_argument("--root", help="folder of the data set's files")
+    train.add_argument("--epsilon", type=epsilon, metavar="E",
+                       help="budget in pixel units (default: the paper's for its data sets)")
+    train.add_argument("--norm", choices=NORMS, default="inf", help="of the budget (default: %(default)s)")
+    train.add_argument("--size", type=_positive, help="of the images of folder:PATH (32) and imagenet13 (64), in pixels")
+    train.add_argument("--channels", type=int, choices=(1, 3), help="of the images of folder:PATH (3)")
+    train.add_argument("--backbone", default="two_conv", help="network of the surrogates (default: %(default)s)")
+    train.add_argument("--batch-size", type=_positive, default=128,
+                       help="images per step, of all processes together (default: %(default)s)")
+    train.add_argument("--warmup-steps", type=int, default=1500, help="of the surrogates alone (default: %(default)s)")
+    train.add_argument("--steps", type=int, default=800, help="of the game (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    train.add_argument("--checkpointing", action="store_true", help="less memory for more time")
+    train.add_argument("--force", action="store_true", help="overwrite GENERATOR")
+    train.add_argument("--quiet", action="store_true", help="no progress bar")
+    train.set_defaults(run=run_train)
 
     protect = commands.add_parser(
         "protect", help="write a protected copy of every picture in a folder",
@@ -121,6 +149,27 @@ def load_generator(asked: argparse.Namespace) -> tuple[PerturbationGenerator, fl
     return generator.to(devices.resolve(asked.device)), budget, asked.norm or trained.get("norm", "inf")
 
 
+def run_train(asked: argparse.Namespace) -> int:
+    """`pplkit train`: exit status."""
+    if asked.output.exists() and not asked.force:
+        raise FileExistsError(f"{asked.output} exists: --force overwrites it")
+    options = {name: getattr(asked, name) for name in ("size", "channels") if getattr(asked, name) is not None}
+    split = load(asked.dataset, asked.root, seed=asked.seed, **options)
+    changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "steps", "seed")}
+    if asked.epsilon is not None:
+        changes["epsilon"] = asked.epsilon
+    config = PPLConfig.reference(asked.dataset, **changes)
+    state = asked.output.with_name(f"{asked.output.name}.run")
+    run = train_ppl(split.train, config, device=asked.device, checkpoint=state, resume=True, progress=not asked.quiet,
+                    checkpointing=asked.checkpointing)
+    if processes.current().main:
+        run.generator.save(asked.output, dataset=split.name, config=dataclasses.asdict(config), run=provenance())
+        state.unlink(missing_ok=True)
+        print(f"written: {asked.output}; epsilon {format_epsilon(config.epsilon)}, norm {config.norm}, "
+              f"{len(split.train)} images")
+    return DONE
+
+
 def run_protect(asked: argparse.Namespace) -> int:
     """`pplkit protect`: exit status."""
     generator, budget, norm = load_generator(asked)
@@ -166,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     try:
         return asked.run(asked)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OutOfMemory) as error:
         print(f"pplkit {asked.command}: {error}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:

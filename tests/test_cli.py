@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from pplkit import cli
+from pplkit.game import Game
 from pplkit.generator import PerturbationGenerator
 
 
@@ -101,7 +104,7 @@ def test_what_is_no_budget(text, capsys):
 
 
 def test_help_names_every_option_and_the_status(capsys):
-    for words in ([], ["protect"], ["evaluate"]):
+    for words in ([], ["train"], ["protect"], ["evaluate"]):
         with pytest.raises(SystemExit) as caught:
             cli.main([*words, "--help"])
         assert caught.value.code == 0
@@ -157,6 +160,44 @@ def test_evaluate_takes_the_folder_that_protect_wrote(photos, tmp_path, capsys):
     assert cli.main([*words, "--force"]) == cli.WRONG_USE
     assert "1 names differ, the first is 'class1/3'" in capsys.readouterr().err
     assert cli.main([*words, "--force", "--generator", "pretrained"]) == cli.WRONG_USE
+
+
+def train_words(photos: Path, output: Path, *more: str) -> list[str]:
+    return ["train", f"folder:{photos}", str(output), "--size", "16", "--channels", "1", "--warmup-steps", "2", "--steps", "2",
+            "--batch-size", "8", "--device", "cpu", "--quiet", *more]
+
+
+def test_train_writes_a_generator_that_protect_takes(photos, tmp_path, capsys):
+    output = tmp_path / "made" / "g.safetensors"
+    assert cli.main(train_words(photos, output, "--epsilon", "0.1")) == cli.DONE
+    assert "epsilon 0.100 (26/255), norm inf, 18 images" in capsys.readouterr().out
+    made = PerturbationGenerator.load(output)
+    assert made.channels == 1 and made.metadata["config"]["epsilon"] == 0.1 and made.metadata["dataset"] == "folder:photos"
+    assert [path.name for path in output.parent.iterdir()] == ["g.safetensors"]
+    assert cli.main(["protect", str(photos), str(tmp_path / "out"), "--generator", str(output), "--quiet"]) == cli.DONE
+    assert "epsilon 0.100" in capsys.readouterr().out
+    assert cli.main(train_words(photos, output, "--epsilon", "0.1")) == cli.WRONG_USE
+    assert "--force overwrites it" in capsys.readouterr().err
+    assert cli.main(train_words(photos, tmp_path / "x")) == cli.WRONG_USE and "no epsilon for" in capsys.readouterr().err
+
+
+def test_train_goes_on_where_it_was_interrupted(photos, tmp_path, monkeypatch, capsys):
+    words = ["--epsilon", "0.1", "--seed", "3"]
+    assert cli.main(train_words(photos, tmp_path / "whole.safetensors", *words)) == cli.DONE
+    round_, played = Game.round, []
+
+    def stops(game, step):
+        if step == 1 and not played:
+            played.append(step)
+            raise KeyboardInterrupt
+        return round_(game, step)
+
+    monkeypatch.setattr(Game, "round", stops)
+    broken = tmp_path / "broken.safetensors"
+    assert cli.main(train_words(photos, broken, *words)) == cli.INTERRUPTED and not broken.exists()
+    assert cli.main(train_words(photos, broken, *words)) == cli.DONE
+    tensors = [load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "broken")]
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
 
 
 def test_the_command_is_installed_as_pplkit():
