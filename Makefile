@@ -45,7 +45,8 @@ test-quick: setup
 	"$(PY)" -m pytest -m "not notebooks"
 
 lab: setup
-	@cd notebooks && "$(PY)" -m jupyterlab $(LAB_FLAGS)
+	@"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
 
 refresh: setup
 	@"$(PY)" tools/refresh_notebooks.py $(NB)
