@@ -7,19 +7,23 @@ VENV   ?= .venv
 NB     ?=
 # More arguments for JupyterLab, e.g. LAB_FLAGS="--no-browser --port 9000".
 LAB_FLAGS ?=
+# More arguments for the explorer's server, e.g. EXPLORER_FLAGS="--no-browser --port 9000".
+EXPLORER_FLAGS ?=
 
 PY := $(abspath $(VENV))/bin/python
 SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,$(origin PYTHON)),,--chosen) \
 	$(if $(MIN_DISK_GIB),--min-disk-gib $(MIN_DISK_GIB))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick lab refresh student clean distclean
+.PHONY: help setup run test test-quick lab explorer site refresh student clean distclean
 
 help:  ## this list
 	@echo "make run         execute every notebook, write them and their HTML to build/ (NB=\"08 09\" for some)"
 	@echo "make test        lint, unit tests, all notebooks against their stored outputs"
-	@echo "make test-quick  lint and unit tests only"
+	@echo "make test-quick  lint and unit tests only, without notebooks and browser"
 	@echo "make lab         open the course in JupyterLab"
+	@echo "make explorer    serve notebook 10 with its ε explorer as an app, on this machine only"
+	@echo "make site        write the course as web pages to build/site, readable without a network"
 	@echo "make refresh     re-execute the notebooks in place and store clean outputs (NB=09 for one)"
 	@echo "make student     write the student edition and the instructor's answer key to build/"
 	@echo "make setup       only make the virtual environment $(VENV)"
@@ -42,11 +46,17 @@ test: setup
 
 test-quick: setup
 	"$(PY)" -m ruff check .
-	"$(PY)" -m pytest -m "not notebooks"
+	"$(PY)" -m pytest -m "not notebooks and not browser"
 
 lab: setup
 	@"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
+
+explorer: setup
+	@"$(PY)" tools/serve_explorer.py $(EXPLORER_FLAGS)
+
+site: setup
+	@"$(PY)" tools/build_site.py
 
 refresh: setup
 	@"$(PY)" tools/refresh_notebooks.py $(NB)
