@@ -29,6 +29,27 @@ def parser(description: str) -> argparse.ArgumentParser:
     return arguments
 
 
+def add_colour(arguments: argparse.ArgumentParser) -> None:
+    """Arguments of experiments that also run on colour images, whole or at a reduced size."""
+    arguments.add_argument("--backbone", default="two_conv",
+                           help="network of surrogates and victims, a name for pplkit.backbones")
+    arguments.add_argument("--load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
+                           help="options of pplkit.data.load, as database=10000 query=500 train=4000 for a smaller cifar10")
+
+
+def setting(text: str) -> tuple[str, object]:
+    """"train=4000" -> ("train", 4000); a value that is no number stays text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
 def slug(dataset: str) -> str:
     """A data set's name as part of a file name: "folder:my/photos" -> "photos"."""
     return Path(dataset.removeprefix("folder:")).name

@@ -1,6 +1,7 @@
 """Table 1: two victims, four code lengths, two train domains, four scenarios, beside the paper's figures.
 
     python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2
+    python -m pplkit.experiments.table1 --dataset cifar10 --backbone resnet18 --load database=20000 query=500 train=5000
 
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
 kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json` and, with `--ship`, the first
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import fit_victim, make_victim, once, parser, slug, summary
+from pplkit.experiments.common import add_colour, fit_victim, make_victim, once, parser, slug, summary
 from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
@@ -30,10 +31,18 @@ from pplkit.training import PPLRun, train_ppl
 PROTOCOL = {"adsh": "learned", "dsdh": "network"}
 
 
-def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False) -> PPLConfig:
+def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
+                  backbone: str = "two_conv") -> PPLConfig:
     """The generator's settings: `PPLConfig.reference`, with another ε if one is given."""
     changes = {"warmup_steps": 20, "steps": 20} if fast else {}
-    return PPLConfig.reference(dataset, seed=seed, **changes, **({} if epsilon is None else {"epsilon": epsilon}))
+    if epsilon is not None:
+        changes["epsilon"] = epsilon
+    return PPLConfig.reference(dataset, seed=seed, backbone=backbone, **changes)
+
+
+def _place(dataset: str, backbone: str) -> str:
+    """Part of a file name: the data set, and the network if it is not the usual one."""
+    return slug(dataset) + ("" if backbone == "two_conv" else f"-{backbone.replace(':', '-')}")
 
 
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
@@ -58,38 +67,40 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
 
 
 def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin: RetrievalSplit, seed: int, work: Path,
-               device: str, key: dict, fast: bool) -> dict:
+               device: str, key: dict, fast: bool, backbone: str = "two_conv") -> dict:
     """Train and measure one victim: scenario -> mAP and intervals, for each protocol the method has.
 
     Victims trained on clean images depend on no generator; they are kept one folder up, shared by all budgets.
     """
     def measure() -> dict:
         if domain == "clean":
-            folder = work.parent.parent / f"clean-{slug(split.name)}" / work.name
-            victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast)
+            folder = work.parent.parent / f"clean-{_place(split.name, backbone)}" / work.name
+            victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast, backbone)
         else:
-            victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast,
+            victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast, backbone,
                                     generator=key["generator"])
         protocols = ("network", "learned") if victim.database_codes is not None else ("network",)
         return {"codes": {protocol: summary(evaluate_scenarios(victim, split, twin, train_domain=domain, codes=protocol))
                           for protocol in protocols}}
 
-    settings = make_victim(method, bits, seed, device, fast).settings()
+    settings = make_victim(method, bits, seed, device, fast, backbone).settings()
     return once(work / f"{method}-{domain}-{bits}.json", measure, {**key, "victim": settings})
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
-             bits: tuple[int, ...] = BITS) -> dict[str, dict]:
-    """All cells of one seed: "adsh clean 16" -> result of `run_victim`."""
-    split = load(dataset, root, seed=seed)
-    config = configuration(dataset, seed, epsilon, fast)
-    work = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+             bits: tuple[int, ...] = BITS, backbone: str = "two_conv",
+             options: dict[str, object] | None = None) -> dict[str, dict]:
+    """All cells of one seed: "adsh clean 16" -> result of `run_victim`. `backbone` is the surrogates' and the victims'."""
+    split = load(dataset, root, seed=seed, **(options or {}))
+    config = configuration(dataset, seed, epsilon, fast, backbone)
+    work = work / f"table1-{_place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest}
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
-    return {f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast)
+    return {f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
+                                                      backbone)
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
 
 
@@ -154,34 +165,39 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
+    add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     asked = options.parse_args(arguments)
     seeds = {}
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits))
-        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast)
+                               tuple(asked.bits), asked.backbone, dict(asked.load))
+        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): {"seconds": round(sum(c["seconds"] for c in cells.values()), 1),
                          "commits": sorted({c["run"]["commit"] for c in cells.values()}),
                          "torch": sorted({c["run"]["torch"] for c in cells.values()}),
                          "device": sorted({c["run"]["device"] for c in cells.values()})} for s, cells in seeds.items()}
         suffix = "" if asked.epsilon is None else f"-eps{config.epsilon:g}"
-        name = f"table1-{slug(asked.dataset)}{suffix}{'-fast' if asked.fast else ''}.json"
-        victims = {method: make_victim(method, 16, seed, asked.device, asked.fast).settings() for method in METHODS}
+        name = f"table1-{_place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
+        victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone).settings()
+                   for method in METHODS}
+        counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
         save_json(asked.out / name, {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
+            "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
     print(report(rows))
     if asked.ship:
-        ship(asked.work, asked.dataset, config.epsilon, asked.seeds[0], asked.bits, asked.ship)
+        place = _place(asked.dataset, asked.backbone)
+        ship(asked.work, place, config.epsilon, asked.seeds[0], asked.bits, asked.ship)
 
 
-def ship(work: Path, dataset: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
+def ship(work: Path, place: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
     """Copy a seed's generator and victims (without database codes), with a note of where they come from."""
-    of_budget = work / f"table1-{slug(dataset)}-{epsilon:g}" / f"seed{seed}"
+    of_budget = work / f"table1-{place}-{epsilon:g}" / f"seed{seed}"
     write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
-    sources = {"clean": work / f"clean-{slug(dataset)}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
+    sources = {"clean": work / f"clean-{place}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
     for method in METHODS:
         for domain, source in sources.items():
             for length in bits:

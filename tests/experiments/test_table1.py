@@ -1,5 +1,6 @@
 """Table 1's machinery on a tiny folder of images, and what is stored about the real run."""
 
+import argparse
 import json
 
 import numpy as np
@@ -87,6 +88,30 @@ def test_shipped_files_are_the_first_seeds_without_database_codes(arguments, tmp
     assert names == ["adsh-adversarial-16.safetensors", "adsh-clean-16.safetensors", "dsdh-adversarial-16.safetensors",
                      "dsdh-clean-16.safetensors", "generator.safetensors"]
     assert table1.load_victim(tmp_path / "ship" / "adsh-clean-16.safetensors").database_codes is None
+
+
+def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(photos, tmp_path):
+    arguments = ["--dataset", f"folder:{photos}", "--epsilon", "0.1", "--bits", "8", "--fast", "--work", str(tmp_path / "work"),
+                 "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for backbone, size in (("dense", 16), ("two_conv", 20)):
+        table1.main([*arguments, "--backbone", backbone, "--load", f"size={size}", "channels=3", "query_share=0.2"])
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["table1-photos-dense-eps0.1-fast.json", "table1-photos-eps0.1-fast.json"]
+    stored = json.loads((tmp_path / "out" / names[0]).read_text())
+    assert stored["generator"]["backbone"] == stored["victims_16_bits"]["dsdh"]["backbone"] == "dense"
+    assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2}
+    assert stored["images"] == {"train": 30, "query": 15, "database": 57}
+    table1.ship(tmp_path / "work", "photos-dense", 0.1, 0, [8], tmp_path / "ship")
+    assert len(list((tmp_path / "ship").iterdir())) == 5
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("train=40", ("train", 40)), ("share=0.5", ("share", 0.5)), ("cache=a=b", ("cache", "a=b"))])
+def test_settings_as_typed(text, expected):
+    assert common.setting(text) == expected
+    for wrong in ("train", "=4", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be NAME=VALUE"):
+            common.setting(wrong)
 
 
 def _row(method, train, task, codes, value, paper):
