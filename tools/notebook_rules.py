@@ -232,6 +232,18 @@ def contract_problems(path: Path) -> list[str]:
     for cell in notebook.cells:
         if lost := re.search(r"[\x00-\x08\x0b-\x1f]\w*", cell.source):
             problems.append(f"cell {cell.id} has a control character in {lost[0]!r}: a backslash escape was swallowed")
+        if cell.cell_type == "markdown":
+            problems += [f"cell {cell.id} {problem}" for problem in raw_markdown_problems(cell.source)]
+    return problems
+
+
+def raw_markdown_problems(source: str) -> list[str]:
+    """Markdown that is shown as it is typed: an HTML block such as <details> lasts until the next empty line."""
+    problems, inside = [], False
+    for line in source.splitlines():
+        inside = bool(line.strip()) and (inside or line.lstrip().startswith("<details"))
+        if inside and (mark := re.search(r"`|\*\*", line)):
+            problems.append(f"shows {mark[0]} as typed in {line[:60]!r}: end the HTML block with an empty line, or use tags")
     return problems
 
 

@@ -142,6 +142,7 @@ class TestContract:
             (lambda nb: nb.cells[1].outputs[0].update(text="/home/me/x.npz"), "absolute path '/home/me'"),
             (lambda nb: nb.cells[1].outputs[0].update(text=f"{rules.ROOT}/data"), "absolute path"),
             (lambda nb: nb.cells[1].outputs[0].update(name="stderr"), "stores stderr"),
+            (lambda nb: nb.cells.append(nbformat.v4.new_markdown_cell("<details>a\n**b**")), "shows ** as typed"),
             (lambda nb: nb.cells[1].outputs[0].update(text=" 40%|##   | 2/5 [00:01<00:02]"), "progress bar"),
             (lambda nb: nb.cells[1].outputs[0].update(text="6" * 1_000_001), "at most 1,000,000"),
             (lambda nb: nb.cells[2].outputs[0].data.update({rules.WIDGET_VIEW: {}}), "widget view"),
