@@ -32,7 +32,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 def add_colour(arguments: argparse.ArgumentParser) -> None:
     """Arguments of experiments that also run on colour images, whole or at a reduced size."""
     arguments.add_argument("--backbone", default="two_conv",
-                           help="network of surrogates and victims, a name for pplkit.backbones")
+                           help="network of surrogates (and victims), a name for pplkit.backbones")
     arguments.add_argument("--load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                            help="options of pplkit.data.load, as database=10000 query=500 train=4000 for a smaller cifar10")
 
@@ -53,6 +53,11 @@ def setting(text: str) -> tuple[str, object]:
 def slug(dataset: str) -> str:
     """A data set's name as part of a file name: "folder:my/photos" -> "photos"."""
     return Path(dataset.removeprefix("folder:")).name
+
+
+def place(dataset: str, backbone: str = "two_conv") -> str:
+    """Part of a file name: the data set, and the network if it is not the usual one."""
+    return slug(dataset) + ("" if backbone == "two_conv" else f"-{backbone.replace(':', '-')}")
 
 
 def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import parser, slug
+from pplkit.experiments.common import add_colour, parser, place
 from pplkit.experiments.table1 import configuration, train_generator
 from pplkit.storage import provenance, save_json, write_bytes
 
@@ -52,11 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--trained-at", type=float, help="budget of the generator (default: the paper's)")
     options.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS), help="budgets shown")
+    add_colour(options)
     asked = options.parse_args(arguments)
     seed = asked.seeds[0]
-    split = load(asked.dataset, asked.root, seed=seed)
-    config = configuration(asked.dataset, seed, asked.trained_at, asked.fast)
-    folder = asked.work / f"table1-{slug(asked.dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
+    config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone)
+    folder = asked.work / f"table1-{place(asked.dataset, asked.backbone)}-{config.epsilon:g}" / f"seed{seed}"
     generator = train_generator(split, config, folder, asked.device).generator
     chosen = first_of_each_class(split.query)
     clean = split.query.images[chosen]  # (K, C, H, W)
@@ -66,10 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
         shown[format_epsilon(epsilon).replace(" ", "\n")] = protected
         measured = {"psnr": quality.psnr(clean, protected), "ssim": quality.ssim(clean, protected),
                     "linf": perturbation_norm(clean, protected)}
-        cells += [{"epsilon": epsilon, "query": int(place), "class": split.classes[int(split.query.labels[place])],
+        cells += [{"epsilon": epsilon, "query": int(row), "class": split.classes[int(split.query.labels[row])],
                    **{name: round(float(values[k]), 4) for name, values in measured.items()}}
-                  for k, place in enumerate(chosen)]
-    name = f"pairs-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+                  for k, row in enumerate(chosen)]
+    name = f"pairs-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", {
         "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)}",
         "seed": seed, "generator": dataclasses.asdict(config), "run": provenance(), "cells": cells})

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from pplkit import plots
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import make_victim, once, parser, slug, summary
+from pplkit.experiments.common import add_colour, make_victim, once, parser, place, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
@@ -55,29 +55,29 @@ def mixed(clean: ImageSet, protected: Tensor, share: float, seed: int) -> ImageS
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, shares: Iterable[float], work: Path, device: str,
-             fast: bool) -> dict[str, dict]:
+             fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None) -> dict[str, dict]:
     """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share."""
-    split = load(dataset, root, seed=seed)
-    config = configuration(dataset, seed, epsilon, fast)
-    folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    split = load(dataset, root, seed=seed, **(options or {}))
+    config = configuration(dataset, seed, epsilon, fast, backbone)
+    folder = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
     twin = protect_split(split, train_generator(split, config, folder, device).protect)
     generator = dataclasses.asdict(config)
     cells = {}
     tasks = [(method, share) for method in METHODS for share in shares]
     for method, share in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
         train = mixed(split.train, twin.train.images, share, seed)
-        home, note = {0.0: (work / f"clean-{slug(dataset)}" / f"seed{seed}", {}),
+        home, note = {0.0: (work / f"clean-{place(dataset, backbone)}" / f"seed{seed}", {}),
                       1.0: (folder / "adversarial", {"generator": generator})}.get(
                           share, (folder / f"share-{share:g}", {"generator": generator, "share": share}))
 
         def measure(method: str = method, train: ImageSet = train, home: Path = home, note: dict = note) -> dict:
-            victim = trained_victim(method, BITS, seed, split, train, home, device, fast, **note)
+            victim = trained_victim(method, BITS, seed, split, train, home, device, fast, backbone, **note)
             return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
 
         key = {"generator": generator, "split": split.manifest, "share": share,
-               "victim": make_victim(method, BITS, seed, device, fast).settings()}
+               "victim": make_victim(method, BITS, seed, device, fast, backbone).settings()}
         name = f"{method} {share:g}"
-        step = work / f"ratio-{slug(dataset)}-{config.epsilon:g}" / f"{method}-{share:g}-{seed}.json"
+        step = work / f"ratio-{place(dataset, backbone)}-{config.epsilon:g}" / f"{method}-{share:g}-{seed}.json"
         cells[name] = once(step, measure, key)
     return cells
 
@@ -127,13 +127,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of protected training images, 0 to 1")
+    add_colour(options)
     asked = options.parse_args(arguments)
-    seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast)
-             for seed in asked.seeds}
-    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast)
+    seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
+                            asked.backbone, dict(asked.load)) for seed in asked.seeds}
+    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)
     stored = {
         "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10), {BITS} bits, network codes, "
                 f"epsilon {format_epsilon(config.epsilon)}",
+        "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"], "load": dict(asked.load),
         "generator": dataclasses.asdict(config),
         "runs": {str(seed): {"seconds": round(sum(cell["seconds"] for cell in cells.values()), 1),
                              "commits": sorted({cell["run"]["commit"] for cell in cells.values()}),
@@ -141,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
                              "device": sorted({cell["run"]["device"] for cell in cells.values()})}
                  for seed, cells in seeds.items()},
         "cells": collect(seeds)}
-    name = f"ratio-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
     png = io.BytesIO()
     figure(stored).savefig(png, format="png", dpi=120)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, fit_victim, make_victim, once, parser, slug, summary
+from pplkit.experiments.common import add_colour, fit_victim, make_victim, once, parser, place, summary
 from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
@@ -38,11 +38,6 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
     if epsilon is not None:
         changes["epsilon"] = epsilon
     return PPLConfig.reference(dataset, seed=seed, backbone=backbone, **changes)
-
-
-def _place(dataset: str, backbone: str) -> str:
-    """Part of a file name: the data set, and the network if it is not the usual one."""
-    return slug(dataset) + ("" if backbone == "two_conv" else f"-{backbone.replace(':', '-')}")
 
 
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
@@ -74,7 +69,7 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
     """
     def measure() -> dict:
         if domain == "clean":
-            folder = work.parent.parent / f"clean-{_place(split.name, backbone)}" / work.name
+            folder = work.parent.parent / f"clean-{place(split.name, backbone)}" / work.name
             victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast, backbone)
         else:
             victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast, backbone,
@@ -93,7 +88,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     """All cells of one seed: "adsh clean 16" -> result of `run_victim`. `backbone` is the surrogates' and the victims'."""
     split = load(dataset, root, seed=seed, **(options or {}))
     config = configuration(dataset, seed, epsilon, fast, backbone)
-    work = work / f"table1-{_place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
+    work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
@@ -179,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
                          "torch": sorted({c["run"]["torch"] for c in cells.values()}),
                          "device": sorted({c["run"]["device"] for c in cells.values()})} for s, cells in seeds.items()}
         suffix = "" if asked.epsilon is None else f"-eps{config.epsilon:g}"
-        name = f"table1-{_place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
+        name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone).settings()
                    for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
@@ -189,15 +184,14 @@ def main(arguments: list[str] | None = None) -> None:
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
     print(report(rows))
     if asked.ship:
-        place = _place(asked.dataset, asked.backbone)
-        ship(asked.work, place, config.epsilon, asked.seeds[0], asked.bits, asked.ship)
+        ship(asked.work, place(asked.dataset, asked.backbone), config.epsilon, asked.seeds[0], asked.bits, asked.ship)
 
 
-def ship(work: Path, place: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
+def ship(work: Path, name: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
     """Copy a seed's generator and victims (without database codes), with a note of where they come from."""
-    of_budget = work / f"table1-{place}-{epsilon:g}" / f"seed{seed}"
+    of_budget = work / f"table1-{name}-{epsilon:g}" / f"seed{seed}"
     write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
-    sources = {"clean": work / f"clean-{place}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
+    sources = {"clean": work / f"clean-{name}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
     for method in METHODS:
         for domain, source in sources.items():
             for length in bits:

@@ -1,10 +1,12 @@
-"""Fig. 3: does the protection carry over to victims with other networks? 16 bits, clean-trained, all four scenarios.
+"""Figs. 3 and 4: does the protection carry over to victims with other networks, and to other data sets? 16 bits, clean-trained.
 
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
+    python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
 The generator is Table 1's; it has met the two-convolution network only. The paper's figure shows CIFAR-10 with networks
 pretrained on ImageNet; here all networks start from random weights. Every victim is kept under `--work`.
-Writes `data/results/transfer-DATASET.json` and a figure.
+With `--origin` (Fig. 4) the generator is the one of that data set, applied with the budget of `--dataset`.
+Writes `data/results/transfer-DATASET.json` (`transfer-ORIGIN-to-DATASET.json`) and a figure.
 """
 
 import dataclasses
@@ -19,8 +21,9 @@ from pplkit import plots
 from pplkit.backbones import BACKBONES
 from pplkit.budget import format_epsilon
 from pplkit.data import load
-from pplkit.experiments.common import make_victim, once, parser, slug, summary
+from pplkit.experiments.common import add_colour, make_victim, once, parser, place, setting, slug, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
+from pplkit.game import PAPER
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json, write_bytes
@@ -30,16 +33,26 @@ NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18")
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
-             work: Path, device: str, fast: bool) -> dict[str, dict]:
-    """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network."""
-    split = load(dataset, root, seed=seed)
-    config = configuration(dataset, seed, epsilon, fast)
-    folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
-    twin = protect_split(split, train_generator(split, config, folder, device).protect)
+             work: Path, device: str, fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
+             origin: str | None = None, origin_options: dict[str, object] | None = None) -> dict[str, dict]:
+    """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims.
+
+    `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one.
+    """
+    split = load(dataset, root, seed=seed, **(options or {}))
+    source = load(origin, root, seed=seed, **(origin_options or {})) if origin else split
+    if source.train.images.shape[1] != split.train.images.shape[1]:
+        raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "
+                         "a generator is carried over between images of the same kind")
+    config = configuration(origin or dataset, seed, None if origin in PAPER else epsilon, fast, backbone)
+    folder = work / f"table1-{place(origin or dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
+    run = train_generator(source, config, folder, device)
+    budget = configuration(dataset, seed, epsilon, fast).epsilon
+    twin = protect_split(split, lambda images: run.protect(images, budget))
     cells = {}
     tasks = [(method, network) for network in networks for method in methods]
     for method, network in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
-        home = work / f"clean-{slug(dataset)}{'' if network == 'two_conv' else f'-{network}'}" / f"seed{seed}"
+        home = work / f"clean-{place(dataset, network)}" / f"seed{seed}"
 
         def measure(method: str = method, network: str = network, home: Path = home) -> dict:
             victim = trained_victim(method, BITS, seed, split, split.train, home, device, fast, backbone=network)
@@ -47,9 +60,15 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
 
         key = {"generator": dataclasses.asdict(config), "split": split.manifest,
                "victim": make_victim(method, BITS, seed, device, fast, network).settings()}
-        step = work / f"transfer-{slug(dataset)}-{config.epsilon:g}" / f"{method}-{network}-{seed}.json"
+        if origin:
+            key |= {"origin": source.manifest, "epsilon": budget}
+        step = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}" / f"{method}-{network}-{seed}.json"
         cells[f"{method} {network}"] = once(step, measure, key)
     return cells
+
+
+def _name(dataset: str, origin: str | None, backbone: str) -> str:
+    return f"{place(origin, backbone)}-to-{slug(dataset)}" if origin else place(dataset, backbone)
 
 
 def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
@@ -103,19 +122,26 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--networks", nargs="+", choices=sorted(BACKBONES), default=list(NETWORKS), help="of the victims")
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims")
+    options.add_argument("--origin", help="data set that the generator learned from (default: --dataset)")
+    options.add_argument("--origin-load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
+                         help="as --load, of --origin")
+    add_colour(options)
     asked = options.parse_args(arguments)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
-                            asked.device, asked.fast) for seed in asked.seeds}
-    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast)
+                            asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load))
+             for seed in asked.seeds}
+    budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
+    first = next(iter(seeds[asked.seeds[0]].values()))["key"]
+    shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"
     stored = {
-        "what": f"Fig. 3 on {asked.dataset} (the paper's is on CIFAR-10 with pretrained networks), {BITS} bits, network codes, "
-                f"epsilon {format_epsilon(config.epsilon)}, networks from random weights",
-        "generator": dataclasses.asdict(config),
+        "what": f"{shown} (the paper's are on CIFAR-10 and ImageNet with pretrained networks), {BITS} bits, network codes, "
+                f"epsilon {format_epsilon(budget)}, networks from random weights",
+        "images": first["split"]["counts"], "load": dict(asked.load), "generator": first["generator"],
         "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}
                  for seed, cells in seeds.items()},
         "victims": {name: cell["key"]["victim"] for name, cell in seeds[asked.seeds[0]].items()},
         "cells": collect(seeds)}
-    name = f"transfer-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    name = f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
     png = io.BytesIO()
     figure(stored).savefig(png, format="png", dpi=120)

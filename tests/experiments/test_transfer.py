@@ -38,6 +38,27 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(tmp_path, monke
     assert "dsdh dense" in capsys.readouterr().out
 
 
+def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name in ("home", "abroad"):
+        for label in range(2):
+            (tmp_path / name / f"class{label}").mkdir(parents=True)
+            for i in range(12):
+                Image.fromarray(random.integers(90 * label, 90 * label + 90, (24, 24, 3), dtype=np.uint8)).save(
+                    tmp_path / name / f"class{label}" / f"{i}.png")
+    arguments = ["--dataset", f"folder:{tmp_path / 'abroad'}", "--origin", f"folder:{tmp_path / 'home'}", "--epsilon", "0.2",
+                 "--networks", "two_conv", "--methods", "dsdh", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"),
+                 "--out", str(tmp_path / "out"), "--load", "size=16", "channels=1"]
+    transfer.main([*arguments, "--origin-load", "size=20", "channels=1"])
+    stored = json.loads((tmp_path / "out" / "transfer-home-to-abroad-fast.json").read_text())
+    assert "home to" in stored["what"] and stored["load"] == {"size": 16, "channels": 1} and len(stored["cells"]) == 4
+    step = json.loads(next((tmp_path / "work").rglob("dsdh-two_conv-0.json")).read_text())
+    assert step["key"]["origin"]["dataset"] == "folder:home" and step["key"]["split"]["dataset"] == "folder:abroad"
+    assert step["key"]["epsilon"] == 0.2
+    with pytest.raises(ValueError, match="has 3 channels and .* 1: a generator is carried over"):
+        transfer.main([*arguments, "--origin-load", "size=20", "channels=3"])
+
+
 @pytest.mark.parametrize(("backbone", "passes"), [("two_conv", 15), ("dense", 15), ("resnet18", common.PASSES)])
 def test_deep_networks_get_fewer_passes(backbone, passes):
     assert common.make_victim("dsdh", 16, 0, "cpu", backbone=backbone).settings()["epochs"] == passes
