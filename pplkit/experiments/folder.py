@@ -72,7 +72,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
     rows, victims = {}, {}
     for method in methods:
         for domain, train in (("clean", split.train), ("adversarial", twin.train)):
-            victim = dataclasses.replace(make_victim(method, bits, seed, device, fast), backbone=backbone)
+            victim = make_victim(method, bits, seed, device, fast, backbone)
             fit_victim(victim, split, train, progress)
             rows[f"{method} {domain}"] = summary(evaluate_scenarios(victim, split, twin, train_domain=domain))
             victims[method] = victim.settings()
