@@ -117,7 +117,10 @@ def test_interrupting_ends_with_a_word_and_the_next_call_goes_on(tmp_path, gener
     for i in range(80):
         Image.new("L", (150, 150), i % 256).save(tmp_path / "in" / f"{i}.png")
     words = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(generator), "--quiet", "--workers", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "pplkit.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    # a test run in the background of a shell ignores SIGINT, and so would its children
+    program = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pplkit.cli import main; "
+               "sys.exit(main())")
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     until = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < until and process.poll() is None:
