@@ -15,6 +15,8 @@ from pathlib import Path
 
 import notebook_rules as rules
 
+# They expect a whole JupyterLab around them, and log errors without.
+NOT_LOADED = ("@jupyter-notebook/lab-extension", "@jupyter/nbgrader", "@voila-dashboards/jupyterlab-preview")
 TEMPLATES = Path(__file__).resolve().parent / "jupyter"
 
 
@@ -26,8 +28,9 @@ def environment(scratch: Path) -> dict[str, str]:
 
 def command(notebook: Path, port: int, browser: bool) -> list[str]:
     """What runs Voilà."""
+    denied = [f"--VoilaConfiguration.extension_denylist={name}" for name in NOT_LOADED]
     return [sys.executable, "-m", "voila", str(notebook), "--Voila.ip=127.0.0.1", f"--port={port}", "--Voila.port_retries=0",
-            "--template=pplkit", *([] if browser else ["--no-browser"])]
+            "--template=pplkit", *denied, *([] if browser else ["--no-browser"])]
 
 
 def main(arguments: list[str] | None = None) -> int:

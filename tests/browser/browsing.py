@@ -120,5 +120,8 @@ def watched(browser: Browser, viewport: dict[str, int] = DESKTOP, *, offline: bo
     context.route(lambda url: url.startswith(("http:", "https:")), decide)
     try:
         yield seen
+    except BaseException:  # what it looked like when a test gave up
+        seen.screenshot("failed")
+        raise
     finally:
         context.close()
