@@ -22,6 +22,7 @@ from pplkit.paper import METHODS
 from pplkit.storage import provenance, save_json
 from pplkit.training import OutOfMemory, PPLConfig, train_ppl
 
+PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -86,9 +87,10 @@ def parser() -> argparse.ArgumentParser:
     protect.add_argument("input_dir", metavar="INPUT_DIR", type=Path)
     protect.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path)
     _add_protection(protect)
-    protect.add_argument("--pattern-size", metavar="PIXELS", type=_positive,
-                         help="make the pattern on the picture reduced to this shorter side, and enlarge it (a coarse pattern "
-                              "survives shrinking); default: at the picture's own size")
+    protect.add_argument("--pattern-size", metavar="PIXELS", type=int,
+                         help="make the pattern on the picture reduced to this shorter side, and enlarge it: a coarse pattern "
+                              "survives shrinking (default: the size of the images that the generator was trained on, if its "
+                              "file says so); 0: at the picture's own size")
     protect.add_argument("--workers", type=_positive, default=min(4, os.cpu_count() or 1),
                          help="pictures in work at the same time (default: %(default)s)")
     protect.add_argument("--max-pixels", type=_positive, default=photos.MAX_PIXELS,
@@ -163,7 +165,8 @@ def run_train(asked: argparse.Namespace) -> int:
     run = train_ppl(split.train, config, device=asked.device, checkpoint=state, resume=True, progress=not asked.quiet,
                     checkpointing=asked.checkpointing)
     if processes.current().main:
-        run.generator.save(asked.output, dataset=split.name, config=dataclasses.asdict(config), run=provenance())
+        run.generator.save(asked.output, dataset=split.name, image_size=split.train.images.shape[-1],
+                           config=dataclasses.asdict(config), run=provenance())
         state.unlink(missing_ok=True)
         print(f"written: {asked.output}; epsilon {format_epsilon(config.epsilon)}, norm {config.norm}, "
               f"{len(split.train)} images")
@@ -173,11 +176,16 @@ def run_train(asked: argparse.Namespace) -> int:
 def run_protect(asked: argparse.Namespace) -> int:
     """`pplkit protect`: exit status."""
     generator, budget, norm = load_generator(asked)
-    result = protect_folder(asked.input_dir, asked.output_dir, generator, budget, norm, pattern_size=asked.pattern_size,
+    if asked.pattern_size is None:
+        asked.pattern_size = generator.metadata.get("image_size", PRETRAINED_SIZE if asked.generator == "pretrained" else 0)
+    if asked.pattern_size < 0:
+        raise ValueError(f"--pattern-size must be at least 0 pixels, got {asked.pattern_size}")
+    result = protect_folder(asked.input_dir, asked.output_dir, generator, budget, norm, pattern_size=asked.pattern_size or None,
                             max_pixels=asked.max_pixels, workers=asked.workers, force=asked.force, report=asked.report,
                             progress=not asked.quiet)
     print(f"{result.protected} protected, {result.kept} done before, {len(result.failed)} failed; "
-          f"epsilon {format_epsilon(budget)}, norm {norm}; report: {result.report}")
+          f"epsilon {format_epsilon(budget)}, norm {norm}, pattern made at "
+          f"{f'{asked.pattern_size} pixels' if asked.pattern_size else 'own size'}; report: {result.report}")
     for name, note in result.notes.items():
         print(f"note: {name}: {note}", file=sys.stderr)
     for name, why in result.failed.items():

@@ -45,7 +45,8 @@ def test_protect_says_what_it_did_and_where(photos, tmp_path, capsys):
     arguments = ["protect", str(photos), str(tmp_path / "out"), "--generator", "pretrained", "--epsilon", "26/255", "--quiet"]
     assert cli.main(arguments) == cli.DONE
     printed = capsys.readouterr()
-    assert "40 protected, 0 done before, 0 failed; epsilon 0.102 (26/255), norm inf" in printed.out and printed.err == ""
+    assert "40 protected, 0 done before, 0 failed; epsilon 0.102 (26/255), norm inf, pattern made at 28 pixels" in printed.out
+    assert printed.err == ""
     assert len(list((tmp_path / "out").rglob("*.png"))) == 40 and (tmp_path / "out-report.csv").is_file()
     assert cli.main(arguments) == cli.DONE
     assert "0 protected, 40 done before" in capsys.readouterr().out
@@ -58,7 +59,8 @@ def test_files_that_failed_are_listed_last_and_change_the_status(tmp_path, gener
     arguments = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(generator), "--quiet"]
     assert cli.main(arguments) == cli.SOME_FAILED
     printed = capsys.readouterr()
-    assert "1 protected, 0 done before, 1 failed; epsilon 0.200 (51/255)" in printed.out  # the header's budget
+    # the header's budget
+    assert "1 protected, 0 done before, 1 failed; epsilon 0.200 (51/255), norm inf, pattern made at own size" in printed.out
     assert printed.err.splitlines()[-1].startswith("NOT PROTECTED: b.png: cannot identify image file")
 
 
@@ -178,7 +180,10 @@ def test_train_writes_a_generator_that_protect_takes(photos, tmp_path, capsys):
     assert made.channels == 1 and made.metadata["config"]["epsilon"] == 0.1 and made.metadata["dataset"] == "folder:photos"
     assert [path.name for path in output.parent.iterdir()] == ["g.safetensors"]
     assert cli.main(["protect", str(photos), str(tmp_path / "out"), "--generator", str(output), "--quiet"]) == cli.DONE
-    assert "epsilon 0.100" in capsys.readouterr().out
+    assert "epsilon 0.100 (26/255), norm inf, pattern made at 16 pixels" in capsys.readouterr().out
+    fine = ["protect", str(photos), str(tmp_path / "fine"), "--generator", str(output), "--quiet", "--pattern-size"]
+    assert cli.main([*fine, "0"]) == cli.DONE and "made at own size" in capsys.readouterr().out
+    assert cli.main([*fine, "-1"]) == cli.WRONG_USE and "at least 0 pixels, got -1" in capsys.readouterr().err
     assert cli.main(train_words(photos, output, "--epsilon", "0.1")) == cli.WRONG_USE
     assert "--force overwrites it" in capsys.readouterr().err
     assert cli.main(train_words(photos, tmp_path / "x")) == cli.WRONG_USE and "no epsilon for" in capsys.readouterr().err

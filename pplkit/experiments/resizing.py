@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     name = f"resizing-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
     save_json(asked.out / name, {
         "what": f"protected at {ENLARGED * side} pixels, shrunk to {side} and searched, {counts[0]} queries in {counts[1]} "
-                f"images, epsilon {format_epsilon(asked.epsilon)}, 16 bits, network codes", "run": provenance(), "cells": cells})
+                f"images, epsilon {format_epsilon(asked.epsilon)}, 16 bits, network codes",
+        "run": provenance(), "cells": cells})
     for pattern_size in PATTERN_SIZES:
         for method in METHODS:
             line = {c["scenario"]: c["mAP"] for c in cells if (c["pattern_size"], c["method"]) == (pattern_size, method)}
