@@ -15,7 +15,9 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from playwright.sync_api import Browser, Page, Route
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,11 @@ def find_chromium() -> str | None:
 def required() -> bool:
     """Whether a missing browser is a failure: in continuous integration, where nobody would read why tests were skipped."""
     return os.environ.get("CI", "").lower() == "true"
+
+
+def refuse() -> NoReturn:
+    """End a test that needs the missing Chromium: skipped with the reason, failed where it is required."""
+    (pytest.fail if required() else pytest.skip)(MISSING)
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 import build_site
 import pytest
 import site_frames
-from browsing import MISSING, find_chromium, required
+from browsing import find_chromium, refuse
 from playwright.sync_api import sync_playwright
 
 
@@ -21,7 +21,7 @@ def browser():
     """The system's Chromium, without a window. Missing: the tests are skipped, or fail where CI=true."""
     path = find_chromium()
     if path is None:
-        (pytest.fail if required() else pytest.skip)(MISSING)
+        refuse()
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=["--disable-dev-shm-usage"])
         yield chromium

@@ -1,13 +1,11 @@
 """Notebook 10 in a real browser with a real kernel: in JupyterLab as a learner uses it, in Voilà as a class sees it."""
 
-import json
 import re
 
-import notebook_rules as rules
 import pytest
 import serve_explorer
 from browsing import free_port, serving, watched
-from live import NOTEBOOK, SECONDS, Explorer, small_copy
+from live import SECONDS, Explorer, open_notebook, run_all, serving_jupyterlab, small_copy
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
@@ -15,22 +13,10 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def jupyterlab(tmp_path_factory):
-    """Address of a JupyterLab that serves the copy; its settings and workspaces are its own."""
+    """Address of a JupyterLab that serves the copy."""
     folder = tmp_path_factory.mktemp("lab")
     small_copy(folder)
-    settings = folder / "settings" / "@jupyterlab"
-    for plugin, chosen in {"notebook-extension/tracker": {"windowingMode": "none", "kernelShutdown": True},
-                           "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}.items():
-        (settings / plugin).parent.mkdir(parents=True, exist_ok=True)
-        (settings / f"{plugin}.jupyterlab-settings").write_text(json.dumps(chosen), encoding="utf-8")
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    environment = {**rules.notebook_environment(folder), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-                   "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "JUPYTER_CONFIG_DIR": str(folder / "config"),
-                   "JUPYTER_DATA_DIR": str(folder / "data")}
-    arguments = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-                 "--allow-root", f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly"]
-    with serving("jupyterlab", arguments, folder, address + "/api", environment):
+    with serving_jupyterlab(folder) as address:
         yield address
 
 
@@ -48,14 +34,8 @@ def voila(tmp_path_factory):
 def test_jupyterlab(browser, jupyterlab):
     with watched(browser) as seen:
         page = seen.page
-        page.goto(f"{jupyterlab}/lab/tree/{NOTEBOOK}.ipynb")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60 * SECONDS)
-        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60 * SECONDS)  # a kernel is there
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-
-        finished = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
-        expect(finished).to_have_text(re.compile(r"\[\d+\]:"), timeout=90 * SECONDS)
+        open_notebook(page, jupyterlab, "10_epsilon_slider.ipynb")
+        run_all(page)
         assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
         explorer = Explorer(page)

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import browsing
 import build_site
 import nbformat
 import notebook_rules as rules
@@ -197,3 +198,17 @@ def frames(site: Path, pattern: str) -> list[tuple[str, dict]]:
         match = re.fullmatch(r'pplFrames\("([^"]+)",(.*)\);\n', text_of(path), re.DOTALL)
         found.append((match[1], json.loads(match[2])))
     return found
+
+
+class TestMissingBrowser:
+    """What the browser tests do on a machine without Chromium."""
+
+    @pytest.mark.parametrize(("setting", "outcome"), [("true", "failed"), ("", "skipped")])
+    def test_skipped_with_a_reason_but_required_in_continuous_integration(self, tmp_path, monkeypatch, setting, outcome):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("CI", setting)
+        monkeypatch.delenv("PPLKIT_CHROMIUM", raising=False)
+        assert browsing.find_chromium() is None and browsing.required() == (setting == "true")
+        with pytest.raises((pytest.fail.Exception, pytest.skip.Exception), match="apt-get install chromium") as caught:
+            browsing.refuse()
+        assert caught.typename.lower().startswith(outcome[:4])
