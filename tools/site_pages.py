@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 ORPHAN = "---\norphan: true\n---\n\n"  # reached by links, not listed at the side
 TEXT_PAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".cfg": "ini"}  # suffix -> language; shown as a page
 HIDE = "hide-input"
+WITH_SLIDER = "10_epsilon_slider"  # the notebook whose explorer works on the site, with stored pictures
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s]+)(\))")
 _BADGE = re.compile(r"\[!\[([^\]]+)\]\([^)]*\)\]\(([^)]*)\)")
 _DETAILS = re.compile(r"<details>.*?</details>", re.DOTALL)
@@ -117,12 +118,20 @@ def asked(text: str) -> NotebookNode:
                 "compared with the result.</small></p>")
 
 
-def still(output: NotebookNode, depth: str) -> list[NotebookNode]:
-    """A stored output as the site shows it: live controls replaced, all else as it is."""
+def still(output: NotebookNode, depth: str, slider: str = "") -> list[NotebookNode]:
+    """A stored output as the site shows it: live controls replaced, all else as it is.
+
+    Args:
+        output: the stored output.
+        depth: "../" for every folder between the page and the site's root.
+        slider: HTML of the site's slider, to stand where the notebook shows its explorer; "" for a still picture there.
+    """
     text = output.get("data", {}).get("text/plain", "")
     if _ASKED in text:
         return [asked(text)]
     if {"image/png", "image/svg+xml"} & set(output.get("data", {})) and text.startswith("ε = "):
+        if slider:
+            return [nbformat.v4.new_output("display_data", {"text/html": slider + script_tag(depth)})]
         where = f'<p>The controls need a running notebook. On this site <a href="{depth}explorer.html">the ε explorer</a> ' \
                 "moves without one. The picture shows: " + html.escape(text) + "</p>"
         return [note("A still picture", where), output]
@@ -130,6 +139,11 @@ def still(output: NotebookNode, depth: str) -> list[NotebookNode]:
         return [note("Controls that need a running notebook", "<p>Start it with <code>make lab</code>. The text around says "
                      "what they do, and shows results that were computed with them.</p>")]
     return [output]
+
+
+def script_tag(depth: str) -> str:
+    """HTML that loads the slider's script."""
+    return f'<script src="{depth}_static/epsilon.js"></script>'
 
 
 def alternative(cells: list[NotebookNode], number: int) -> str:
@@ -142,8 +156,8 @@ def alternative(cells: list[NotebookNode], number: int) -> str:
     return "Figure; the text below says what it shows"
 
 
-def notebook_page(notebook: NotebookNode, source: str, pages: Pages) -> NotebookNode:
-    """A stored notebook as a page of the site; the argument is changed and returned."""
+def notebook_page(notebook: NotebookNode, source: str, pages: Pages, slider: str = "") -> NotebookNode:
+    """A stored notebook as a page of the site, with the slider in place of its first explorer; it is changed and returned."""
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = pages.relink(tidy(cell.source), source)
@@ -159,7 +173,11 @@ def notebook_page(notebook: NotebookNode, source: str, pages: Pages) -> Notebook
             shown["image"] = {"alt": alternative(notebook.cells, number)}
         if shown:
             cell.metadata["mystnb"] = shown
-        cell.outputs = [kept for output in cell.outputs for kept in still(output, "../" * source.count("/"))]
+        before, cell.outputs = cell.outputs, []
+        for output in before:
+            cell.outputs += still(output, "../" * source.count("/"), slider)
+            if slider and any(slider in kept.get("data", {}).get("text/html", "") for kept in cell.outputs):
+                slider = ""  # one on a page: its controls have names
     return notebook
 
 
@@ -191,7 +209,8 @@ def folder_page(place: str, pages: Pages) -> str:
         pages.wanted.add(name)
         page = os.path.relpath(page_of(name, pages.root), place).replace(os.sep, "/")
         rows.append(f"| [`{path.name}`]({page}) | {what} |")
-    return f"{ORPHAN}# {place}/\n\n" + "\n".join(rows) + "\n"
+    title = "The code: pplkit/" if place == "pplkit" else f"{place}/"
+    return f"{ORPHAN}# {title}\n\n" + "\n".join(rows) + "\n"
 
 
 def write_wanted(pages: Pages) -> None:
@@ -242,7 +261,7 @@ def stage(root: Path, folder: Path, notebooks: list[Path], slider: str) -> Pages
     parts: dict[str, Callable[[], str]] = {
         "course map": lambda: course_guide.short_map(entries).replace("](", "](../notebooks/"),
         "notebooks": lambda: "\n".join(f"notebooks/{entry.stem}" for entry in entries),
-        "slider": lambda: f'{slider}\n<script src="_static/epsilon.js"></script>',
+        "slider": lambda: f"{slider}\n{script_tag('')}",
         "results": lambda: _LINK.sub(r"\1../\2\3", section(readme, "Results")),
     }
     for path in sorted((root / "docs").glob("*.md")):
@@ -253,7 +272,8 @@ def stage(root: Path, folder: Path, notebooks: list[Path], slider: str) -> Pages
         pages.write(path.name, pages.relink(text, f"docs/{path.name}"))
     for path in notebooks:
         source = path.relative_to(root).as_posix()
-        pages.write(source, nbformat.writes(notebook_page(rules.read(path), source, pages)))
+        shown = slider if path.stem == WITH_SLIDER else ""
+        pages.write(source, nbformat.writes(notebook_page(rules.read(path), source, pages, shown)))
     pages.wanted |= {"notebooks/README.md", "pplkit"}
     write_wanted(pages)
     for path in sorted(folder.rglob("*"), reverse=True):

@@ -13,6 +13,7 @@ import pytest
 import site_frames
 import site_links
 import site_pages
+import yaml
 
 from pplkit import budget, data, pretrained, retrieval
 from pplkit.explorer import SHAPES
@@ -198,6 +199,12 @@ def frames(site: Path, pattern: str) -> list[tuple[str, dict]]:
         match = re.fullmatch(r'pplFrames\("([^"]+)",(.*)\);\n', text_of(path), re.DOTALL)
         found.append((match[1], json.loads(match[2])))
     return found
+
+
+def test_publishing_builds_what_a_user_builds():
+    steps = yaml.safe_load(text_of(rules.ROOT / ".github/workflows/pages.yml"))["jobs"]["publish"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make site"]
+    assert any(step.get("with", {}).get("path") == "build/site" for step in steps)
 
 
 class TestMissingBrowser:

@@ -71,6 +71,18 @@ def test_query_and_searcher(browser: Browser, site: Path):
         assert seen.errors == [] and seen.refused == []
 
 
+def test_slider_in_notebook_10(browser: Browser, site: Path):
+    with watched(browser, offline=True) as seen:
+        page = seen.page
+        page.goto((site / "notebooks" / "10_epsilon_slider.html").as_uri())
+        page.get_by_role("button", name="Skip").click()
+        expect(page.locator(".ppl-picture svg")).to_have_attribute("data-epsilon", "0.300")
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator(".ppl-picture svg")).to_have_attribute("data-epsilon", "0.100")
+        seen.screenshot("site-notebook-10")
+        assert seen.errors == [] and seen.refused == []
+
+
 def test_a_missing_picture_is_said(browser: Browser, site: Path, tmp_path: Path):
     with watched(browser, offline=True) as seen:
         seen.page.route("**/epsilon/adsh-curve.js", lambda route: route.abort())
