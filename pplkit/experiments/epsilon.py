@@ -33,7 +33,7 @@ from pplkit.sweep import EpsilonSweep, Patterns
 
 BITS = 16  # as in Fig. 6
 SCALED = (0.0, 0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
-RETRAINED = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+RETRAINED = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 JUDGED = 1000  # query images that PSNR and SSIM are averaged over
 
 
