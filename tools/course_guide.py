@@ -222,6 +222,43 @@ def results_table(root: Path = rules.ROOT) -> str:
     return "\n".join(lines)
 
 
+def figures_table(root: Path = rules.ROOT) -> str:
+    """What the paper says of its Figs. 3 and 5 to 7, and what our stored runs on Fashion-MNIST say, as markdown."""
+    def stored(name: str) -> dict:
+        return json.loads((root / "data" / "results" / f"{name}-fashion-mnist.json").read_text(encoding="utf-8"))
+
+    transfer = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in stored("transfer")["cells"]}
+    ratio: dict[tuple[str, float], float] = {}
+    for c in stored("ratio")["cells"]:
+        ratio[c["method"], c["share"]] = min(ratio.get((c["method"], c["share"]), 1.0), c["mAP"])
+    sweep = stored("epsilon")
+    clean = {c["epsilon"]: c["mAP"] for c in sweep["scaled"] if (c["method"], c["train"], c["scenario"])
+             == ("adsh", "clean", "A->C")}
+    kept = [c["mAP"] for c in sweep["retrained"] if (c["train"], c["scenario"]) == ("adversarial", "A->A")]
+    pairs: dict[float, list[dict]] = {}
+    for c in stored("pairs")["cells"]:
+        pairs.setdefault(c["epsilon"], []).append(c)
+    seen = {e: [sum(c[key] for c in cells) / len(cells) for key in ("psnr", "ssim")] for e, cells in pairs.items()}
+    dense = "; ".join(f"{m.upper()}: C->C {transfer[m, 'dense', 'C->C']:.2f}, C->A {transfer[m, 'dense', 'C->A']:.2f}, "
+                      f"A->C {transfer[m, 'dense', 'A->C']:.2f}" for m in ("adsh", "dsdh"))
+    rows = [
+        ("3", "transfer", "the protection carries over to other networks (CIFAR-10, pretrained)",
+         f"it does to a network without convolutions, clean-trained, one seed. {dense}"),
+        ("5", "ratio", '"with both data available for training, test models perform well on all tasks" (CIFAR-10)',
+         "yes, and a tenth is enough: worst scenario "
+         + ", ".join(f"{m.upper()} {ratio[m, 0.0]:.2f} at share 0, {ratio[m, 0.1]:.2f} at 0.1" for m in ("adsh", "dsdh"))
+         + " (one seed)"),
+        ("6", "epsilon", 'cross-domain search "drops suddenly"; A->A of models trained on adversarial data is kept',
+         "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
+         + f" (one generator scaled, three seeds); A->A from {min(kept):.2f} to {max(kept):.2f} (retrained, one seed)"),
+        ("7", "pairs", '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"',
+         "; ".join(f"ε = {e:g}: PSNR {seen[e][0]:.1f} dB, SSIM {seen[e][1]:.2f}" for e in (0.05, 0.3)) + ": easily seen"),
+    ]
+    return "\n".join(["| Figure | the paper says | ours, Fashion-MNIST | made by |", "|---|---|---|---|",
+                      *(f"| [{number}](data/results/{name}-fashion-mnist.png) | {claim} | {ours} "
+                        f"| `python -m pplkit.experiments.{name}` |" for number, name, claim, ours in rows)])
+
+
 def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     """Bring README files and notebooks up to date; the files that were (or, without `write`, would be) changed."""
     folder = root / "notebooks"
@@ -235,7 +272,8 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     parts = {"course map": lambda: short_map(entries)}
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
-    for path, offered in {root / "README.md": {"course map": outside, "results": lambda: results_table(root)},
+    for path, offered in {root / "README.md": {"course map": outside, "results": lambda: results_table(root),
+                                             "figures": lambda: figures_table(root)},
                           folder / "README.md": full}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")
