@@ -40,8 +40,10 @@ class TestPages:
 
     def test_results_are_those_of_the_readme(self, site: Path):
         rows = re.findall(r"^\| (?:ADSH|DSDH) .*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
+        figures = re.findall(r"^\| \[\d\]\(.*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
         shown = text_of(site / "results.html")
-        assert len(rows) == 16 and shown.count("<tr") == len(rows) + 1
+        assert len(rows) == 16 and len(figures) == 4
+        assert shown.count("<tr") == len(rows) + len(figures) + 2  # and the two tables' heads
 
     def test_search_knows_the_notebooks(self, site: Path):
         index = text_of(site / "searchindex.js")
