@@ -2,9 +2,7 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from pplkit import budget
 from pplkit.experiments import epsilon, table1
@@ -17,20 +15,9 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture
-def arguments(work, tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "pictures"
-    random = np.random.default_rng(0)
-    if not folder.exists():
-        for label in range(3):
-            (folder / f"class{label}").mkdir(parents=True)
-            for i in range(16):
-                image = random.integers(0, 60, (28, 28), dtype=np.uint8)
-                image[8 * label:8 * label + 8] += 150
-                Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
-    load = table1.load
-    for module in (table1, epsilon):
-        monkeypatch.setattr(module, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
-    return ["--dataset", f"folder:{folder}", "--fast", "--work", str(work), "--trained-at", "0.3",
+def arguments(work, pictures, load_grey):
+    load_grey(table1, epsilon)
+    return ["--dataset", f"folder:{pictures}", "--fast", "--work", str(work), "--trained-at", "0.3",
             "--epsilons", "0", "0.3", "1",
             "--retrained", "0.3", "--seeds", "0", "--device", "cpu"]
 

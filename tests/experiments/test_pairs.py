@@ -2,10 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from pplkit import quality
 from pplkit.data import ImageSet, load
@@ -24,22 +22,16 @@ def test_every_image_has_a_place(channels):
     assert len(pairs.figure(rows).axes) == 6
 
 
-def test_figure_and_numbers_are_stored(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "pictures"
-    random = np.random.default_rng(0)
-    for label in range(3):
-        (folder / f"class{label}").mkdir(parents=True)
-        for i in range(12):
-            Image.fromarray(random.integers(0, 256, (28, 28), dtype=np.uint8)).save(folder / f"class{label}" / f"{i}.png")
-    monkeypatch.setattr(pairs, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
-    pairs.main(["--dataset", f"folder:{folder}", "--trained-at", "0.3", "--epsilons", "0.1", "0.3", "--fast", "--device", "cpu",
-                "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+def test_figure_and_numbers_are_stored(pictures, load_grey, tmp_path, capsys):
+    load_grey(pairs)
+    pairs.main(["--dataset", f"folder:{pictures}", "--trained-at", "0.3", "--epsilons", "0.1", "0.3", "--fast",
+                "--device", "cpu", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
     stored = json.loads((tmp_path / "out" / "pairs-pictures-fast.json").read_text())
     assert [cell["class"] for cell in stored["cells"]] == 2 * ["class0", "class1", "class2"] and stored["run"]["commit"]
     assert all(cell["linf"] <= cell["epsilon"] for cell in stored["cells"])
-    split = load(f"folder:{folder}", size=28, channels=1)
+    split = load(f"folder:{pictures}", size=28, channels=1)
     work = tmp_path / "work" / "table1-pictures-0.3" / "seed0"
-    run = table1.train_generator(split, table1.configuration(f"folder:{folder}", 0, 0.3, True), work, "cpu")
+    run = table1.train_generator(split, table1.configuration(f"folder:{pictures}", 0, 0.3, True), work, "cpu")
     cell = stored["cells"][-1]
     clean = split.query.images[[cell["query"]]]
     assert cell["psnr"] == pytest.approx(float(quality.psnr(clean, run.protect(clean))), abs=0.05)

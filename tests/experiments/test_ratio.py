@@ -2,12 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from pplkit.data import ImageSet
 from pplkit.experiments import ratio, table1
@@ -35,19 +33,9 @@ def test_an_impossible_share_is_refused(share):
         ratio.mixed(CLEAN, PROTECTED[:3], 0.5, 0)
 
 
-def test_the_experiment_stores_every_cell_and_shares_the_ends_with_table1(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "pictures"
-    random = np.random.default_rng(0)
-    for label in range(3):
-        (folder / f"class{label}").mkdir(parents=True)
-        for i in range(16):
-            image = random.integers(0, 60, (28, 28), dtype=np.uint8)
-            image[8 * label:8 * label + 8] += 150
-            Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
-    load = table1.load
-    for module in (table1, ratio):
-        monkeypatch.setattr(module, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
-    common = ["--dataset", f"folder:{folder}", "--epsilon", "0.3", "--fast", "--device", "cpu",
+def test_the_experiment_stores_every_cell_and_shares_the_ends_with_table1(pictures, load_grey, tmp_path, monkeypatch, capsys):
+    load_grey(table1, ratio)
+    common = ["--dataset", f"folder:{pictures}", "--epsilon", "0.3", "--fast", "--device", "cpu",
               "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     table1.main([*common, "--bits", "16"])
     trained = []

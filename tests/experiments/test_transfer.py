@@ -9,19 +9,9 @@ from PIL import Image
 from pplkit.experiments import common, table1, transfer
 
 
-def test_every_network_is_measured_and_the_papers_own_is_table1s(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "pictures"
-    random = np.random.default_rng(0)
-    for label in range(3):
-        (folder / f"class{label}").mkdir(parents=True)
-        for i in range(16):
-            image = random.integers(0, 60, (28, 28), dtype=np.uint8)
-            image[8 * label:8 * label + 8] += 150
-            Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
-    load = table1.load
-    for module in (table1, transfer):
-        monkeypatch.setattr(module, "load", lambda name, root, seed: load(name, root, seed=seed, size=28, channels=1))
-    shared = ["--dataset", f"folder:{folder}", "--epsilon", "0.3", "--fast", "--device", "cpu",
+def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_grey, tmp_path, capsys):
+    load_grey(table1, transfer)
+    shared = ["--dataset", f"folder:{pictures}", "--epsilon", "0.3", "--fast", "--device", "cpu",
               "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     table1.main([*shared, "--bits", "16"])
     transfer.main([*shared, "--networks", "two_conv", "dense"])
