@@ -1,16 +1,19 @@
 """What the experiments share: arguments, finished steps kept on disk, victims with their measured settings."""
 
 import argparse
+import io
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from pplkit import device as devices
 from pplkit.data import ImageSet, RetrievalSplit
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
-from pplkit.storage import provenance, save_json
+from pplkit.storage import provenance, save_json, write_bytes
 
 Measured = dict[str, dict[str, dict[str, float]]]  # codes -> scenario -> {"mAP", "low", "high", "worst", "best"}
 
@@ -78,6 +81,28 @@ def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
     result = {"key": key, **compute(), "seconds": round(time.perf_counter() - start, 1), "run": provenance()}
     save_json(path, result)
     return result
+
+
+def over_seeds(found: dict[int, dict[str, float]]) -> dict:
+    """seed -> a scenario of `summary`; their mean mAP, the envelope of the seeds' intervals, and each seed's mAP."""
+    return {"mAP": round(sum(value["mAP"] for value in found.values()) / len(found), 4),
+            "low": min(value["low"] for value in found.values()), "high": max(value["high"] for value in found.values()),
+            "seeds": {str(seed): value["mAP"] for seed, value in found.items()}}
+
+
+def how_run(cells: dict[str, dict]) -> dict:
+    """Seconds in all of the steps that `once` kept, and the commits, versions and devices they ran with."""
+    return {"seconds": round(sum(cell["seconds"] for cell in cells.values()), 1),
+            "commits": sorted({cell["run"]["commit"] for cell in cells.values()}),
+            "torch": sorted({cell["run"]["torch"] for cell in cells.values()}),
+            "device": sorted({cell["run"]["device"] for cell in cells.values()})}
+
+
+def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
+    """Write a figure as PNG, atomically."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=dpi)
+    write_bytes(path, png.getvalue())
 
 
 def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False,

@@ -12,7 +12,6 @@ Every finished step is kept under `--work` and shared with Table 1. Writes `data
 """
 
 import dataclasses
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,12 +22,12 @@ from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
-from pplkit.experiments.common import make_victim, once, parser, slug, summary
+from pplkit.experiments.common import make_victim, once, over_seeds, parser, save_figure, slug, summary
 from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS
-from pplkit.storage import save_json, write_bytes
+from pplkit.storage import save_json
 from pplkit.sweep import EpsilonSweep, Patterns
 
 BITS = 16  # as in Fig. 6
@@ -59,11 +58,11 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
         for method in METHODS:
             for domain in TRAIN_DOMAINS:
                 victim = _victim(method, domain, split, patterns, seed, folder, device, fast, config)
-                sweep = EpsilonSweep(victim, patterns)
+                sweep = EpsilonSweep(victim, patterns, config.norm)
                 cells[f"{method} {domain}"] = {
                     f"{epsilon:g}": summary(sweep.evaluate(epsilon))
                     for epsilon in tqdm(epsilons, desc=f"{method}, trained on {domain}, seed {seed}", unit="ε", leave=False)}
-        return {"cells": cells, "quality": {f"{epsilon:g}": _quality(patterns, epsilon) for epsilon in epsilons}}
+        return {"cells": cells, "quality": {f"{epsilon:g}": _quality(patterns, epsilon, config.norm) for epsilon in epsilons}}
 
     key = {"generator": dataclasses.asdict(config), "split": split.manifest, "epsilons": epsilons,
            "victims": [make_victim(method, BITS, seed, device, fast).settings() for method in METHODS]}
@@ -82,10 +81,10 @@ def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns,
                                  generator=dataclasses.asdict(config))
 
 
-def _quality(patterns: Patterns, epsilon: float) -> dict[str, float | None]:
+def _quality(patterns: Patterns, epsilon: float, norm: str) -> dict[str, float | None]:
     """Mean PSNR (dB; None for unchanged images) and SSIM, largest change in pixel units."""
     clean = patterns.images["query"].images[:JUDGED]
-    protected = patterns.protect("query", epsilon, index=slice(JUDGED))
+    protected = patterns.protect("query", epsilon, norm, slice(JUDGED))
     decibels = float(quality.psnr(clean, protected).mean())
     return {"psnr": round(decibels, 2) if decibels < float("inf") else None,
             "ssim": round(float(quality.ssim(clean, protected).mean()), 4),
@@ -113,9 +112,7 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
             for scenario in SCENARIOS:
                 found = {seed: cells[name][epsilon][scenario] for seed, cells in seeds.items()}
                 rows.append({"method": method, "train": domain, "scenario": scenario, "epsilon": float(epsilon),
-                             "mAP": round(sum(v["mAP"] for v in found.values()) / len(found), 4),
-                             "low": min(v["low"] for v in found.values()), "high": max(v["high"] for v in found.values()),
-                             "seeds": {str(seed): v["mAP"] for seed, v in found.items()}})
+                             **over_seeds(found)})
     return rows
 
 
@@ -188,9 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         "retrained": collect(again) if again else []}
     name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
-    png = io.BytesIO()
-    figure(stored).savefig(png, format="png", dpi=120)
-    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored))
 
 

@@ -7,7 +7,6 @@ The images are the first query of each class, not chosen by eye. The generator i
 """
 
 import dataclasses
-import io
 
 import torch
 from matplotlib.figure import Figure
@@ -16,9 +15,9 @@ from torch import Tensor
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, parser, place
+from pplkit.experiments.common import add_colour, parser, place, save_figure
 from pplkit.experiments.table1 import configuration, train_generator
-from pplkit.storage import provenance, save_json, write_bytes
+from pplkit.storage import provenance, save_json
 
 EPSILONS = (0.05, 0.1, 0.15, 0.3)
 
@@ -74,10 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     save_json(asked.out / f"{name}.json", {
         "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)}",
         "seed": seed, "generator": dataclasses.asdict(config), "run": provenance(), "cells": cells})
-    png = io.BytesIO()
     plots.use_style()
-    figure(shown).savefig(png, format="png", dpi=110)
-    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    save_figure(asked.out / f"{name}.png", figure(shown), dpi=110)
     for epsilon in asked.epsilons:
         at = [cell for cell in cells if cell["epsilon"] == epsilon]
         mean = {key: sum(cell[key] for cell in at) / len(at) for key in ("psnr", "ssim", "linf")}

@@ -8,7 +8,6 @@ victim is kept under `--work`. Writes `data/results/ratio-DATASET.json` and a fi
 """
 
 import dataclasses
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,11 +19,11 @@ from tqdm.auto import tqdm
 from pplkit import plots
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, make_victim, once, parser, place, summary
+from pplkit.experiments.common import add_colour, how_run, make_victim, once, over_seeds, parser, place, save_figure, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
-from pplkit.storage import save_json, write_bytes
+from pplkit.storage import save_json
 
 BITS = 16  # as in Fig. 5
 SHARES = tuple(k / 10 for k in range(11))
@@ -90,9 +89,7 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
         for scenario in SCENARIOS:
             found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
             rows.append({"method": method, "share": float(share), "scenario": scenario,
-                         "mAP": round(sum(v["mAP"] for v in found.values()) / len(found), 4),
-                         "low": min(v["low"] for v in found.values()), "high": max(v["high"] for v in found.values()),
-                         "seeds": {str(seed): v["mAP"] for seed, v in found.items()}})
+                         **over_seeds(found)})
     return rows
 
 
@@ -137,17 +134,11 @@ def main(arguments: list[str] | None = None) -> None:
                 f"epsilon {format_epsilon(config.epsilon)}",
         "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"], "load": dict(asked.load),
         "generator": dataclasses.asdict(config),
-        "runs": {str(seed): {"seconds": round(sum(cell["seconds"] for cell in cells.values()), 1),
-                             "commits": sorted({cell["run"]["commit"] for cell in cells.values()}),
-                             "torch": sorted({cell["run"]["torch"] for cell in cells.values()}),
-                             "device": sorted({cell["run"]["device"] for cell in cells.values()})}
-                 for seed, cells in seeds.items()},
+        "runs": {str(seed): how_run(cells) for seed, cells in seeds.items()},
         "cells": collect(seeds)}
     name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
-    png = io.BytesIO()
-    figure(stored).savefig(png, format="png", dpi=120)
-    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored["cells"]))
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, fit_victim, make_victim, once, parser, place, summary
+from pplkit.experiments.common import add_colour, fit_victim, how_run, make_victim, once, over_seeds, parser, place, summary
 from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
@@ -107,14 +107,10 @@ def collect(dataset: str, seeds: dict[int, dict[str, dict]]) -> list[dict]:
         for codes in seeds[min(seeds)][name]["codes"]:
             for scenario in TRAIN_DOMAINS[domain]:
                 values = {seed: cells[name]["codes"][codes][scenario] for seed, cells in seeds.items()}
-                mean = sum(v["mAP"] for v in values.values()) / len(values)
                 rows.append({
                     "dataset": dataset, "train": domain, "method": method, "task": scenario, "bits": int(bits), "codes": codes,
-                    "mAP": round(mean, 4), "low": min(v["low"] for v in values.values()),
-                    "high": max(v["high"] for v in values.values()),
-                    "worst_tie_order": min(v["worst"] for v in values.values()),
+                    **over_seeds(values), "worst_tie_order": min(v["worst"] for v in values.values()),
                     "best_tie_order": max(v["best"] for v in values.values()),
-                    "seeds": {str(seed): v["mAP"] for seed, v in values.items()},
                     "paper": table1().get((dataset, domain, method, scenario, int(bits)))})
     return rows
 
@@ -169,10 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
                                tuple(asked.bits), asked.backbone, dict(asked.load))
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone)
         rows = collect(asked.dataset, seeds)
-        runs = {str(s): {"seconds": round(sum(c["seconds"] for c in cells.values()), 1),
-                         "commits": sorted({c["run"]["commit"] for c in cells.values()}),
-                         "torch": sorted({c["run"]["torch"] for c in cells.values()}),
-                         "device": sorted({c["run"]["device"] for c in cells.values()})} for s, cells in seeds.items()}
+        runs = {str(s): how_run(cells) for s, cells in seeds.items()}
         suffix = "" if asked.epsilon is None else f"-eps{config.epsilon:g}"
         name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone).settings()

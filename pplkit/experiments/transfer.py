@@ -10,7 +10,6 @@ Writes `data/results/transfer-DATASET.json` (`transfer-ORIGIN-to-DATASET.json`) 
 """
 
 import dataclasses
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,12 +20,13 @@ from pplkit import plots
 from pplkit.backbones import BACKBONES
 from pplkit.budget import format_epsilon
 from pplkit.data import load
+from pplkit.experiments import common
 from pplkit.experiments.common import add_colour, make_victim, once, parser, place, setting, slug, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.game import PAPER
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
-from pplkit.storage import save_json, write_bytes
+from pplkit.storage import save_json
 
 BITS = 16  # as in Fig. 3
 NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18")
@@ -79,9 +79,7 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
         for scenario in SCENARIOS:
             found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
             rows.append({"method": method, "network": network, "scenario": scenario,
-                         "mAP": round(sum(v["mAP"] for v in found.values()) / len(found), 4),
-                         "low": min(v["low"] for v in found.values()), "high": max(v["high"] for v in found.values()),
-                         "seeds": {str(seed): v["mAP"] for seed, v in found.items()}})
+                         **common.over_seeds(found)})
     return rows
 
 
@@ -143,9 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
         "cells": collect(seeds)}
     name = f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
-    png = io.BytesIO()
-    figure(stored).savefig(png, format="png", dpi=120)
-    write_bytes(asked.out / f"{name}.png", png.getvalue())
+    common.save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored["cells"]))
 
 
