@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     train.add_argument("--checkpointing", action="store_true", help="less memory for more time")
+    train.add_argument("--compile", action="store_true",
+                       help="let torch.compile fuse the networks' passes; its first steps take minutes")
     train.add_argument("--force", action="store_true", help="overwrite GENERATOR")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
     train.set_defaults(run=run_train)
@@ -163,7 +165,7 @@ def run_train(asked: argparse.Namespace) -> int:
     config = PPLConfig.reference(asked.dataset, **changes)
     state = asked.output.with_name(f"{asked.output.name}.run")
     run = train_ppl(split.train, config, device=asked.device, checkpoint=state, resume=True, progress=not asked.quiet,
-                    checkpointing=asked.checkpointing)
+                    checkpointing=asked.checkpointing, compiled=asked.compile)
     if processes.current().main:
         run.generator.save(asked.output, dataset=split.name, image_size=split.train.images.shape[-1],
                            config=dataclasses.asdict(config), run=provenance())

@@ -215,6 +215,7 @@ class Game:
         for network in self.surrogates:
             self.processes.synchronise(network)
         self.fresh: list[dict[str, Tensor]] = []
+        self.compiled: dict[torch.nn.Module, Callable[[Tensor], Tensor]] = {}
         self.random = torch.Generator().manual_seed(config.seed)
         self.privacy = [losses.PrivacyLoss(config.alpha, config.beta, config.gamma, KERNELS[config.kernel](bits),
                                            reduction=config.reduction, scaled=config.scaled)
@@ -232,6 +233,15 @@ class Game:
         if self.config.optimiser == "adam":
             return torch.optim.Adam(groups, fused=True)
         return torch.optim.SGD(groups, momentum=0.9, fused=True)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Let `torch.compile` fuse both players' passes from now on; results differ by rounding only.
+
+        The networks themselves stay as they are. The first step takes a minute or more, and not every processor gains:
+        `python -m tests.benchmarks.bench_training --compile` measures it.
+        """
+        self.compiled = {network: torch.compile(network, backend=backend, dynamic=False)
+                         for network in (self.generator, *self.surrogates)}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -256,7 +266,7 @@ class Game:
         total = torch.zeros((), device=images.device)
         for network in self.surrogates:
             with devices.autocast(images.device, self.config.autocast):
-                codes = network(images)  # (B, c)
+                codes = self.compiled.get(network, network)(images)  # (B, c)
             total = total + losses.affinity_loss(self.processes.gather(codes.float()), similarity)
         optimiser = self.optimisers["warmup"]
         optimiser.zero_grad(set_to_none=True)
@@ -281,14 +291,15 @@ class Game:
         config = self.config
         players = len(self.surrogates)
         with devices.autocast(images.device, config.autocast):
-            pattern = self.generator(images)  # (B, C, H, W)
+            pattern = self.compiled.get(self.generator, self.generator)(images)  # (B, C, H, W)
         adversarial = budget.adversarial(images, pattern.to(images.dtype), config.epsilon, config.norm)
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
         for network, privacy, rate in zip(self.surrogates, self.privacy, config.surrogate_learning_rates, strict=True):
+            play = self.compiled.get(network, network)
             with devices.autocast(images.device, config.autocast):
-                outputs = network(images), network(z)  # (B, c) twice
+                outputs = play(images), play(z)  # (B, c) twice
             clean, protected = (self.processes.gather(codes.detach().to(images.dtype)).requires_grad_() for codes in outputs)
             terms = privacy.terms(clean, protected, similarity)
             j_p = config.alpha * terms["domain"] + config.beta * terms["similarity"] + config.gamma * terms["matching"]

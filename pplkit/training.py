@@ -67,7 +67,7 @@ class PPLRun:
 def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device = "auto",
               checkpoint: str | Path | None = None, resume: bool = False,
               callback: Callable[[int, PPLRun], bool | None] | None = None, progress: bool = True,
-              checkpointing: bool = False) -> PPLRun:
+              checkpointing: bool = False, compiled: bool = False) -> PPLRun:
     """Train a generator (Algorithm 1 with eq. 14), after warming up its surrogates on clean pairs.
 
     Started by `accelerate` in several processes, each with all images, they play one game together: every batch is dealt out,
@@ -85,6 +85,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         checkpointing: keep fewer of the surrogates' activations and compute them again in the backward pass: less memory,
             more time, the same result. (Splitting a batch into parts with accumulated gradients would not give the same: the
             losses are over pairs of the whole batch, and so are the statistics of the generator's batch normalisation.)
+        compiled: let `torch.compile` fuse the networks' passes, see `Game.compile`.
 
     Returns:
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.
@@ -103,6 +104,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     together = processes.current()
     device = devices.resolve(device)
     game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing)
+    if compiled:
+        game.compile()
     history: dict[str, list[float]] = {name: [] for name in ("warmup", "step", *SERIES)}
     collapsed = None
     if checkpoint is not None and Path(checkpoint).exists():

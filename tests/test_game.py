@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -325,3 +326,22 @@ def test_a_configuration_cannot_be_changed():
 def test_images_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="square images, got 16 x 20 pixels"):
         Game(PPLConfig(**TINY), torch.zeros(4, 1, 16, 20, dtype=torch.uint8), torch.zeros(4).long())
+
+
+def test_compiled_passes_play_the_same_game():
+    plain, compiled = start(code_lengths=(4, 6)), start(code_lengths=(4, 6))
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable:
+        calls.append(graph)
+        return graph.forward
+
+    compiled.compile(backend=backend)
+    for played in (plain, compiled):
+        played.warm_up()
+        played.round(0)
+    assert len(calls) == 5  # the generator, and each of two surrogates for x and for z, whose gradient is wanted
+    for first, second in zip([plain.generator, *plain.surrogates], [compiled.generator, *compiled.surrogates], strict=True):
+        assert first.state_dict().keys() == second.state_dict().keys()
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)

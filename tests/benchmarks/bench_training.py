@@ -1,11 +1,12 @@
 """Speed of one round of the game beside a straightforward two-optimiser loop.
 
-    python -m tests.benchmarks.bench_training [--device cpu] [--steps 20] [--rounds 7] [--output FILE]
+    python -m tests.benchmarks.bench_training [--device cpu] [--steps 20] [--rounds 7] [--compile] [--output FILE]
 
 Both train the same generator against the same 8-bit surrogate with the same losses, batches of 128 images of
 28 x 28. The plain loop is what one writes first: a float32 dataset, the default memory layout, no autocast,
 a step of G, then a step of F, each with its own forward passes of everything. Ours is `Game.step`. They take
 turns in blocks of `--steps`, so that a busy moment hits both; the figures are medians over `--rounds` blocks.
+With `--compile` a third one takes its turn: ours after `Game.compile`.
 The losses of the first step, from the same weights and batch, are checked against each other.
 """
 
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=20, help="per block")
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each")
+    parser.add_argument("--compile", action="store_true", help="measure ours under torch.compile, too")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
 
@@ -115,12 +117,16 @@ def main() -> None:
     game = Game(PPLConfig(), train.images, train.labels)
     plain = PlainLoop(game)
     first = compare_first_step(plain, game)
-    times: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
-    for player in (plain, game):
+    players = {"plain": plain, "ours": game}
+    if arguments.compile:
+        players["compiled"] = Game(game.config, train.images, train.labels)
+        players["compiled"].compile()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in players}
+    for player in players.values():
         block(player, arguments.steps, device)  # warm caches
     for _ in range(arguments.rounds):
-        times["plain"].append(block(plain, arguments.steps, device))
-        times["ours"].append(block(game, arguments.steps, device))
+        for name, player in players.items():
+            times[name].append(block(player, arguments.steps, device))
 
     wall = {name: statistics.median(pair[0] for pair in pairs) for name, pairs in times.items()}
     processor = {name: statistics.median(pair[1] for pair in pairs) for name, pairs in times.items()}
@@ -128,6 +134,10 @@ def main() -> None:
     for name in times:
         print(f"{name:>6}: {wall[name]:7.2f} wall, {processor[name]:7.2f} processor")
     print(f"ratio: {wall['plain'] / wall['ours']:.2f} (processor {processor['plain'] / processor['ours']:.2f})")
+    compiled = {}
+    if arguments.compile:
+        compiled = {"compiled_ms": wall["compiled"], "compiled_ratio": wall["plain"] / wall["compiled"]}
+        print(f"ratio under torch.compile: {compiled['compiled_ratio']:.2f}")
     with devices.autocast(device):
         bfloat16 = torch.is_autocast_enabled(device.type)
     save_json(
@@ -149,6 +159,7 @@ def main() -> None:
             "plain_processor_ms": processor["plain"],
             "ours_processor_ms": processor["ours"],
             "processor_ratio": processor["plain"] / processor["ours"],
+            **compiled,
             "first_step_plain_and_ours": first,
         },
     )
