@@ -19,6 +19,7 @@ from pplkit.processes import Processes
 
 PAPER_BACKBONE = {"cifar10": "resnet50", "imagenet13": "resnet50", "fashion-mnist": "two_conv"}
 PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
+OBJECTIVES = ("both", "privacy", "affinity")
 TERMS = ("affinity", "domain", "similarity", "matching", "clean")
 SERIES = (*TERMS, "generator_gradient", "surrogate_gradient", "perturbation", "magnitude", "spread")
 
@@ -42,7 +43,12 @@ class PPLConfig:
         kernel: of D_s: "multi_gaussian", "gaussian" (bandwidth = code length) or "linear".
         reduction: "mean" or "sum" over pairs and images.
         scaled: residual z·z/c − S (True) or z·z − cS (False).
-        surrogate_objective: "both", eqs. (12) and (14): J_o + J_p; or "privacy", Algorithm 1: J_p only.
+        generator_affinity: weight of J_o in the generator's objective, one for all surrogates or a tuple of one each; None:
+            `affinity`, as in eq. (12). Below 0 the generator breaks up what this surrogate's searcher would find among
+            protected images (A->A).
+        surrogate_objective: what a surrogate minimises, one for all or a tuple of one each: "both", eqs. (12) and (14):
+            J_o + J_p; "privacy", Algorithm 1: J_p only; "affinity": J_o only, like a searcher who is trained on protected
+            images.
         warmup_steps, warmup_learning_rate: the surrogates are first trained on clean pairs (Adam); 0 steps: random start.
         steps: of the game.
         batch_size: images per step.
@@ -73,7 +79,8 @@ class PPLConfig:
     kernel: str = "multi_gaussian"
     reduction: str = "mean"
     scaled: bool = True
-    surrogate_objective: str = "both"
+    generator_affinity: float | tuple[float, ...] | None = None
+    surrogate_objective: str | tuple[str, ...] = "both"
     warmup_steps: int = 1500
     warmup_learning_rate: float = 1e-3
     steps: int = 800
@@ -95,7 +102,7 @@ class PPLConfig:
             raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
         choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
-                   "surrogate_objective": ("both", "privacy"), "optimiser": ("adam", "sgd"), "autocast": (None, True, False)}
+                   "optimiser": ("adam", "sgd"), "autocast": (None, True, False)}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
@@ -111,18 +118,23 @@ class PPLConfig:
                      "generator_learning_rate"):
             if not _is_number(getattr(self, name)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
-        rates = self.surrogate_learning_rates
-        if len(rates) != len(self.code_lengths) or not all(map(_is_number, rates)):
-            raise ValueError(f"surrogate_learning_rate must be one finite number of at least 0, or {len(self.code_lengths)} of "
-                             f"them (one per surrogate), got {self.surrogate_learning_rate!r}")
+        each = {"surrogate_learning_rate": (_is_number, "finite number of at least 0"),
+                "generator_affinity": (_is_finite, "finite number"),
+                "surrogate_objective": (OBJECTIVES.__contains__, f"of {list(OBJECTIVES)}")}
+        for name, (accepted, what) in each.items():
+            values = self.per_surrogate(name)
+            if len(values) != len(self.code_lengths) or not all(map(accepted, values)):
+                raise ValueError(f"{name} must be one {what}, or {len(self.code_lengths)} of them (one per surrogate), "
+                                 f"got {getattr(self, name)!r}")
         if not _is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
 
-    @property
-    def surrogate_learning_rates(self) -> tuple[float, ...]:
-        """One learning rate per surrogate."""
-        rate = self.surrogate_learning_rate
-        return tuple(rate) if isinstance(rate, (tuple, list)) else (rate,) * len(self.code_lengths)
+    def per_surrogate(self, name: str) -> tuple:
+        """The setting `name`, which may be given once for all surrogates, as one value per surrogate."""
+        value = getattr(self, name)
+        if name == "generator_affinity" and value is None:
+            value = self.affinity
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(self.code_lengths)
 
     @classmethod
     def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
@@ -174,8 +186,12 @@ def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return _is_finite(value) and value >= 0
 
 
 KERNELS: dict[str, Callable[[int], losses.Kernel]] = {
@@ -224,7 +240,7 @@ class Game:
         self.optimisers = {
             "warmup": torch.optim.Adam(weights, config.warmup_learning_rate, fused=True),
             "generator": self._optimiser([self.generator], [config.generator_learning_rate]),
-            "surrogate": self._optimiser(self.surrogates, config.surrogate_learning_rates),
+            "surrogate": self._optimiser(self.surrogates, config.per_surrogate("surrogate_learning_rate")),
         }
 
     def _optimiser(self, networks: Sequence[torch.nn.Module], learning_rates: Sequence[float]) -> torch.optim.Optimizer:
@@ -279,7 +295,8 @@ class Game:
         """Fill both players' `.grad` for one batch: F with ∇(J_o + J_p), G with ∇(J_o − λ J_p).
 
         Same gradients as one backward pass through two copies of F(z), the one for J_p behind a gradient reversal layer;
-        but F sees z once: the activations are shared, only the cotangents at its output differ.
+        but F sees z once: the activations are shared, only the cotangents at its output differ. That also leaves each player
+        free to weigh the losses in its own way (`surrogate_objective`, `generator_affinity`).
 
         Args:
             images: clean, float (B, C, H, W); with several processes this one's share of the batch.
@@ -296,7 +313,10 @@ class Game:
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
-        for network, privacy, rate in zip(self.surrogates, self.privacy, config.surrogate_learning_rates, strict=True):
+        rates, objectives, weights = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective",
+                                                                "generator_affinity"))
+        for network, privacy, rate, objective, weight in zip(self.surrogates, self.privacy, rates, objectives, weights,
+                                                             strict=True):
             play = self.compiled.get(network, network)
             with devices.autocast(images.device, config.autocast):
                 outputs = play(images), play(z)  # (B, c) twice
@@ -306,15 +326,16 @@ class Game:
             terms["affinity"] = losses.affinity_loss(protected, similarity, reduction=config.reduction, scaled=config.scaled)
             terms["clean"] = losses.affinity_loss(clean, similarity, reduction=config.reduction, scaled=config.scaled)
             p_clean, p_protected = torch.autograd.grad(j_p, (clean, protected))
-            o_protected, = torch.autograd.grad(config.affinity * terms["affinity"], protected)
+            o_protected, = torch.autograd.grad(terms["affinity"], protected)
             c_clean, = torch.autograd.grad(config.clean * terms["clean"], clean)
-            cotangent = o_protected - config.reverse_scale * p_protected  # at F(z), for the generator
+            cotangent = weight * o_protected - config.reverse_scale * p_protected  # at F(z), for the generator
             own_rows = self.processes.share(cotangent).to(outputs[1].dtype)
             z_gradient += torch.autograd.grad(outputs[1], z, own_rows, retain_graph=True)[0] / players
             if rate > 0:
-                own = p_protected + o_protected if config.surrogate_objective == "both" else p_protected
-                rows = (self.processes.share(p_clean + c_clean), self.processes.share(own))
-                torch.autograd.backward(outputs, [row.to(codes.dtype) for row, codes in zip(rows, outputs, strict=True)],
+                of_p, of_o = float(objective != "affinity"), config.affinity * (objective != "privacy")
+                rows = (of_p * p_clean + c_clean, of_p * p_protected + of_o * o_protected)  # at F(x) and F(z), (B, c) each
+                torch.autograd.backward(outputs, [self.processes.share(row).to(codes.dtype)
+                                                  for row, codes in zip(rows, outputs, strict=True)],
                                         inputs=list(network.parameters()))
                 self.processes.add(p.grad for p in network.parameters())
             monitors = {"magnitude": clean.detach().abs().mean(), "spread": clean.detach().std(0).mean()}

@@ -192,7 +192,7 @@ def _notice_collapse(history: dict[str, list[float]], config: PPLConfig, step: i
         cures.append("similarity='balanced'")
     if config.warmup_steps < 500:
         cures.append("warmup_steps=1500")
-    if max(config.surrogate_learning_rates) > 1e-4:
+    if max(config.per_surrogate("surrogate_learning_rate")) > 1e-4:
         cures.append("surrogate_learning_rate=1e-5")
     if config.reduction == "sum":
         cures.append("reduction='mean'")

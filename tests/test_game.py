@@ -42,18 +42,22 @@ def literal_step(played: Game, x: Tensor, similarity: Tensor) -> None:
     how = {"reduction": config.reduction, "scaled": config.scaled}
     z = budget.adversarial(x, played.generator(x), config.epsilon, config.norm)
     total = 0
-    for network, bits in zip(played.surrogates, config.code_lengths, strict=True):
+    settings = zip(played.surrogates, config.code_lengths, config.per_surrogate("surrogate_objective"),
+                   config.per_surrogate("generator_affinity"), strict=True)
+    for network, bits, objective, weight in settings:
         kernel = game.KERNELS[config.kernel](bits)
-        clean, protected = network(x), network(reverse_gradient(z, config.reverse_scale))
+        fixed = {name: value.detach() for name, value in network.named_parameters()}
+        if objective == "affinity":  # J_p teaches the generator only, against the clean codes as they are
+            clean = network(x).detach()
+            protected = functional_call(network, fixed, (reverse_gradient(z, config.reverse_scale),))
+        else:
+            clean, protected = network(x), network(reverse_gradient(z, config.reverse_scale))
         j_p = config.alpha * losses.smmd(clean, protected, similarity, kernel)
         j_p = j_p + config.beta * losses.similarity_loss(clean, protected, similarity, **how)
         j_p = j_p + config.gamma * losses.matching_loss(clean, protected, reduction=config.reduction)
-        if config.surrogate_objective == "both":
-            unreversed = network(z)
-        else:  # Algorithm 1: J_o teaches the generator only
-            fixed = {name: value.detach() for name, value in network.named_parameters()}
-            unreversed = functional_call(network, fixed, (z,))
-        j_o = config.affinity * losses.affinity_loss(unreversed, similarity, **how)
+        j_o = weight * losses.affinity_loss(functional_call(network, fixed, (z,)), similarity, **how)  # for the generator
+        if objective != "privacy":  # Algorithm 1: J_o teaches the generator only
+            j_o = j_o + config.affinity * losses.affinity_loss(network(z.detach()), similarity, **how)
         total = total + j_o + j_p + config.clean * losses.affinity_loss(network(x), similarity, **how)
     total.backward()
 
@@ -75,6 +79,9 @@ CASES = {
     "one bit": {"code_lengths": (1,)},
     "three surrogates": {"code_lengths": (8, 4, 12), "reverse_scale": 0.5, "clean": 1.0},
     "two alike, Algorithm 1": {"code_lengths": (6, 6), "surrogate_objective": "privacy"},
+    "the generator breaks J_o up": {"affinity": 2.0, "generator_affinity": -3.0},
+    "each its own": {"code_lengths": (8, 4, 12), "surrogate_objective": ("both", "privacy", "affinity"), "clean": 1.0,
+                     "generator_affinity": (-3.0, 0.0, 1.0), "affinity": 0.5, "reverse_scale": 2.0},
 }
 
 
@@ -291,7 +298,8 @@ IMPOSSIBLE = {
     "kernel": ["rbf", None],
     "reduction": ["none", None],
     "scaled": ["yes", None],
-    "surrogate_objective": ["J_o", None],
+    "generator_affinity": [math.nan, -math.inf, "1", (1.0, 1.0), ()],
+    "surrogate_objective": ["J_o", None, ("both", "both"), ("J_o",)],
     "warmup_steps": [-1, 1.5, True],
     "warmup_learning_rate": [-1e-3, math.nan],
     "steps": [-1, 10.0, "10"],

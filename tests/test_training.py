@@ -56,7 +56,7 @@ def test_two_runs_are_identical_and_use_no_global_randomness(base):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-# Another value for every setting; `backbone` has one value so far, `checkpoint_every` must change nothing.
+# Another value for every setting but `backbone`; `checkpoint_every` must change nothing.
 CHANGES = {
     "code_lengths": (4,),
     "widths": (4, 4, 4, 8),
@@ -72,6 +72,7 @@ CHANGES = {
     "kernel": "linear",
     "reduction": "sum",
     "scaled": False,
+    "generator_affinity": -3.0,
     "surrogate_objective": "privacy",
     "warmup_steps": 4,
     "warmup_learning_rate": 1e-4,
