@@ -4,10 +4,13 @@ Every process computes the pairwise losses on the codes of the whole batch, walk
 belong to its own images, and the weights' gradients are summed. Batch normalisation takes its statistics over the whole batch.
 So the gradient is the one of a single process with the same batch, up to the order of additions.
 
-Started by `accelerate launch SCRIPT` in a terminal or by `accelerate.notebook_launcher(function, num_processes=2)`.
+Started by `accelerate launch SCRIPT` in a terminal or by `accelerate.notebook_launcher(function, num_processes=2)`. The latter
+forks: nothing may have used a GPU in the notebook before, not even a backward pass on the CPU where there is a GPU.
 """
 
+import multiprocessing
 import os
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -84,7 +87,19 @@ def current() -> Processes:
         from accelerate import PartialState
 
         PartialState()
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # a fork has none of its parent's OpenMP threads, and would wait for them for ever
     return Processes(distributed.get_rank(), distributed.get_world_size())
+
+
+def free_port() -> str:
+    """A TCP port of this machine that nobody listens on, for `notebook_launcher(..., use_port=free_port())`.
+
+    Its default is 29500 for everybody: of two notebooks that launch at the same time, one would fail.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 class _Gather(torch.autograd.Function):

@@ -1,16 +1,20 @@
 """pplkit.processes: two processes play the game of one."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import nbformat
+import notebook_rules as rules
 import pytest
 import torch
+from nbclient import NotebookClient
 from safetensors.torch import load_file
 
-from pplkit.processes import Processes, current
+from pplkit.processes import Processes, current, free_port
 
 # Both the parent and the two processes run this: a game with and one without batch normalisation in its surrogates. SGD, since
 # Adam turns a rounding difference of a gradient that is almost 0 into a whole step; small steps where 52 normalised layers on
@@ -109,3 +113,81 @@ def test_batches_are_dealt_out_in_order_and_evenly():
     assert torch.equal(torch.cat([Processes(rank, 4).share(batch) for rank in range(4)]), batch)
     with pytest.raises(ValueError, match="batch of 9 images cannot be shared evenly by 2 processes"):
         Processes(0, 2).check_batch(9)
+
+
+# Notebook 08 up to its launch, in a kernel of its own, with a small game. What the test adds: threads that a forked process
+# does not have, a guard against whatever spoils a later fork on a machine with GPUs, and a file per process that played.
+BEFORE_LAUNCH = textwrap.dedent("""
+    import os
+    kernel = os.getpid()
+
+    def guarded(module, name):
+        original = getattr(module, name)
+        def call(*arguments, **options):
+            nvml = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK") == "1"  # accelerate's way to look: leaves the GPU alone
+            assert os.getpid() != kernel or nvml, f"{name} was called before the launch"
+            return original(*arguments, **options)
+        setattr(module, name, call)
+        return original
+
+    restored = [(module, name, guarded(module, name)) for module, name in (
+        (torch.cuda, "is_available"), (torch.cuda, "device_count"), (torch.cuda, "_lazy_init"),
+        (torch.autograd.graph, "_engine_run_backward"), (torch.autograd, "backward"), (torch.autograd, "grad"))]
+""")
+BEFORE_CELL = textwrap.dedent("""
+    config = dataclasses.replace(config, optimiser="sgd", autocast=False)
+    torch.set_num_threads(2)
+    torch.rand(500, 500).exp() @ torch.rand(500, 500)
+    train_ppl = training.train_ppl
+
+    def watched(*arguments, **options):
+        run = train_ppl(*arguments, **options)
+        rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        Path(f"{checkpoint}.{rank}-of-{count}").touch()
+        return run
+
+    training.train_ppl = watched
+""")
+AFTER_CELL = textwrap.dedent("""
+    for module, name, original in restored:
+        setattr(module, name, original)
+    torch.set_num_threads(1)
+    alone = train_ppl(split.train, config, device="cpu", progress=False).generator.named_parameters()
+    tensors, _ = storage.read_tensors(checkpoint)
+    beginning = dict(Game(config, split.train.images, split.train.labels).generator.named_parameters())
+    moved, apart = 0.0, 0.0
+    for name, weights in alone:
+        moved = max(moved, (weights - beginning[name]).abs().max().item())
+        apart = max(apart, (weights - tensors[f"generator/{name}"]).abs().max().item())
+    assert moved > 1e-3, moved
+    assert apart < moved / 100, (apart, moved)
+""")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_notebook_08_launches_its_game_in_two_processes(device, tmp_path, monkeypatch):
+    """`notebook_launcher`, called in a Jupyter kernel, ends with the generator of one process; a hang fails after a minute."""
+    notebook = rules.read(rules.NOTEBOOKS / "08_training_on_gpu.ipynb")
+    cells = [cell for _, cell in rules.code_cells(notebook)]
+    launch = next(number for number, cell in enumerate(cells) if "notebook_launcher(" in cell.source)
+    checkpoint = tmp_path / "run.safetensors"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    chosen = {"processes": 2, "device": device, "warmup_steps": 4, "steps": 4, "batch_size": 32, "checkpoint": str(checkpoint)}
+    assert chosen.keys() <= rules.parameters(notebook)[0].keys()
+    played = nbformat.v4.new_notebook()
+    for cell in cells[:launch]:
+        if cell.metadata.get("nbgrader"):
+            continue  # an exercise
+        played.cells.append(cell)
+        if "parameters" in rules.tags(cell):
+            played.cells.append(nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in chosen.items())))
+            played.cells.append(nbformat.v4.new_code_cell("import torch\n" + BEFORE_LAUNCH))
+    played.cells += [nbformat.v4.new_code_cell(BEFORE_CELL), cells[launch], nbformat.v4.new_code_cell(AFTER_CELL)]
+    with rules.headless():
+        NotebookClient(played, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert sorted(path.name for path in tmp_path.glob("*-of-*")) == [f"{checkpoint.name}.{rank}-of-2" for rank in (0, 1)]
+
+
+def test_a_free_port_can_be_listened_on():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", int(free_port())))
