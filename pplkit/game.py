@@ -173,14 +173,32 @@ class PPLConfig:
         Raises:
             ValueError: another data set, and no ε.
         """
+        return cls._of_data_set(dataset, REFERENCE | changes)
+
+    @classmethod
+    def scatter(cls, dataset: str, **changes: object) -> "PPLConfig":
+        """`reference` with a generator that also works against a search among protected images (A->A).
+
+        Towards three surrogates that know clean images the generator's weight of J_o is −5: protected images of a class shall
+        not meet in one place. The fourth learns from protected images alone (J_o, fast), like a searcher who is trained on
+        them; there the weight stays +1, so that they remain usable among themselves.
+
+        Args, Raises: as `reference`.
+        """
+        return cls._of_data_set(dataset, SCATTER | changes)
+
+    @classmethod
+    def _of_data_set(cls, dataset: str, settings: dict[str, object]) -> "PPLConfig":
         name = dataset.removesuffix("-mini")
-        if name not in PAPER and "epsilon" not in changes:
+        if name not in PAPER and "epsilon" not in settings:
             raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give epsilon=...")
-        epsilon = PAPER[name][0] if name in PAPER else changes["epsilon"]
-        return dataclasses.replace(cls(epsilon=epsilon, **REFERENCE), **changes)
+        return cls(**({"epsilon": PAPER[name][0]} if name in PAPER else {}) | settings)
 
 
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
+SCATTER = REFERENCE | {"surrogate_objective": ("both", "both", "both", "affinity"),
+                       "surrogate_learning_rate": (3e-5, 3e-5, 3e-5, 1e-3), "generator_affinity": (-5.0, -5.0, -5.0, 1.0)}
+
 
 def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -72,8 +72,9 @@ def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
     key = json.loads(json.dumps(key))
     if path.exists():
         stored = json.loads(path.read_text())
-        if stored["key"] != key:
-            different = sorted(k for k in key.keys() | stored["key"].keys() if key.get(k) != stored["key"].get(k))
+        if given(stored["key"]) != given(key):
+            different = sorted(k for k in key.keys() | stored["key"].keys()
+                               if given(key.get(k)) != given(stored["key"].get(k)))
             raise ValueError(f"{path} was computed with other settings ({', '.join(different)} differ): "
                              "give another --work folder, or remove the file")
         return stored
@@ -81,6 +82,13 @@ def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
     result = {"key": key, **compute(), "seconds": round(time.perf_counter() - start, 1), "run": provenance()}
     save_json(path, result)
     return result
+
+
+def given(settings: object) -> object:
+    """Settings without those that are None, at every depth: a setting added since, and not used, makes no difference."""
+    if isinstance(settings, dict):
+        return {name: given(value) for name, value in settings.items() if value is not None}
+    return settings
 
 
 def over_seeds(found: dict[int, dict[str, float]]) -> dict:

@@ -17,7 +17,18 @@ from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, fit_victim, how_run, make_victim, once, over_seeds, parser, place, summary
+from pplkit.experiments.common import (
+    add_colour,
+    fit_victim,
+    given,
+    how_run,
+    make_victim,
+    once,
+    over_seeds,
+    parser,
+    place,
+    summary,
+)
 from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
@@ -31,13 +42,16 @@ from pplkit.training import PPLRun, train_ppl
 PROTOCOL = {"adsh": "learned", "dsdh": "network"}
 
 
+REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter}
+
+
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
-                  backbone: str = "two_conv") -> PPLConfig:
-    """The generator's settings: `PPLConfig.reference`, with another ε if one is given."""
+                  backbone: str = "two_conv", regime: str = "reference") -> PPLConfig:
+    """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε if one is given."""
     changes = {"warmup_steps": 20, "steps": 20} if fast else {}
     if epsilon is not None:
         changes["epsilon"] = epsilon
-    return PPLConfig.reference(dataset, seed=seed, backbone=backbone, **changes)
+    return REGIMES[regime](dataset, seed=seed, backbone=backbone, **changes)
 
 
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
@@ -53,7 +67,7 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
     note = json.loads(json.dumps({"split": split.manifest, "run": None, **key}))
     if path.exists():
         stored = load_victim(path)
-        if stored.settings() != victim.settings() or stored.metadata | {"run": None} != note:
+        if stored.settings() != victim.settings() or given(stored.metadata | {"run": None}) != given(note):
             raise ValueError(f"{path} was trained with other settings or data: give another --work folder, or remove the file")
         return stored
     fit_victim(victim, split, train)
@@ -83,12 +97,12 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
-             bits: tuple[int, ...] = BITS, backbone: str = "two_conv",
-             options: dict[str, object] | None = None) -> dict[str, dict]:
+             bits: tuple[int, ...] = BITS, backbone: str = "two_conv", options: dict[str, object] | None = None,
+             regime: str = "reference") -> dict[str, dict]:
     """All cells of one seed: "adsh clean 16" -> result of `run_victim`. `backbone` is the surrogates' and the victims'."""
     split = load(dataset, root, seed=seed, **(options or {}))
-    config = configuration(dataset, seed, epsilon, fast, backbone)
-    work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
+    config = configuration(dataset, seed, epsilon, fast, backbone, regime)
+    work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime)}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
@@ -97,6 +111,10 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     return {f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
                                                       backbone)
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
+
+
+def _other(regime: str) -> str:
+    return "" if regime == "reference" else f"-{regime}"
 
 
 def collect(dataset: str, seeds: dict[int, dict[str, dict]]) -> list[dict]:
@@ -156,33 +174,39 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
+    options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
     add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     asked = options.parse_args(arguments)
     seeds = {}
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load))
-        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone)
+                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime)
+        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): how_run(cells) for s, cells in seeds.items()}
-        suffix = "" if asked.epsilon is None else f"-eps{config.epsilon:g}"
+        suffix = ("" if asked.epsilon is None else f"-eps{config.epsilon:g}") + _other(asked.regime)
         name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone).settings()
                    for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
         save_json(asked.out / name, {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
+            "regime": asked.regime,
             "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
     print(report(rows))
     if asked.ship:
-        ship(asked.work, place(asked.dataset, asked.backbone), config.epsilon, asked.seeds[0], asked.bits, asked.ship)
+        ship(asked.work, place(asked.dataset, asked.backbone), f"{config.epsilon:g}{_other(asked.regime)}", asked.seeds[0],
+             asked.bits, asked.ship)
 
 
-def ship(work: Path, name: str, epsilon: float, seed: int, bits: Sequence[int], folder: Path) -> None:
-    """Copy a seed's generator and victims (without database codes), with a note of where they come from."""
-    of_budget = work / f"table1-{name}-{epsilon:g}" / f"seed{seed}"
+def ship(work: Path, name: str, game: str, seed: int, bits: Sequence[int], folder: Path) -> None:
+    """Copy a seed's generator and victims (without database codes), with a note of where they come from.
+
+    `game` is the last part of the work folder's name: ε, and the regime if it is not the reference.
+    """
+    of_budget = work / f"table1-{name}-{game}" / f"seed{seed}"
     write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
     sources = {"clean": work / f"clean-{name}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
     for method in METHODS:

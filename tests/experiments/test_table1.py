@@ -139,11 +139,21 @@ def test_the_same_key_is_computed_once(tmp_path):
         common.once(tmp_path / "a.json", dict, {"seed": (1, 3)})
 
 
+def test_a_setting_added_since_and_not_used_makes_no_difference(tmp_path):
+    common.once(tmp_path / "a.json", lambda: {"value": 3}, {"game": {"steps": 2}})
+    assert common.once(tmp_path / "a.json", dict, {"game": {"steps": 2, "new": None}})["value"] == 3
+    with pytest.raises(ValueError, match="game differ"):
+        common.once(tmp_path / "a.json", dict, {"game": {"steps": 2, "new": 0}})
+
+
 def test_unknown_victim_and_missing_epsilon_are_refused():
     with pytest.raises(ValueError, match="'itq'"):
         common.make_victim("itq", 16, 0)
     with pytest.raises(ValueError, match="no epsilon for 'folder:x'"):
         table1.configuration("folder:x", 0)
+    with pytest.raises(ValueError, match="no epsilon for 'folder:x'"):
+        table1.configuration("folder:x", 0, regime="scatter")
+    assert table1.configuration("cifar10", 0, regime="scatter") == PPLConfig.scatter("cifar10")
     assert table1.configuration("fashion-mnist", 0, 0.15).epsilon == 0.15
 
 
@@ -161,7 +171,10 @@ def test_the_stored_table_is_complete_and_names_its_origin(stored):
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
     expected = PPLConfig.reference("fashion-mnist", seed=stored["generator"]["seed"])
-    assert {**stored["generator"], "seed": None} == json.loads(json.dumps({**vars(expected), "seed": None}))
+    added_since = vars(expected).keys() - stored["generator"].keys()
+    assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
+    settings = {name: value for name, value in vars(expected).items() if name not in added_since}
+    assert {**stored["generator"], "seed": None} == json.loads(json.dumps({**settings, "seed": None}))
 
 
 def test_the_shipped_models_are_those_of_the_table(stored):
