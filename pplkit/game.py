@@ -179,8 +179,8 @@ class PPLConfig:
     def scatter(cls, dataset: str, **changes: object) -> "PPLConfig":
         """`reference` with a generator that also works against a search among protected images (A->A).
 
-        Towards three surrogates that know clean images the generator's weight of J_o is −5: protected images of a class shall
-        not meet in one place. The fourth learns from protected images alone (J_o, fast), like a searcher who is trained on
+        Towards the four surrogates that know clean images the generator's weight of J_o is −6: protected images of a class
+        shall not meet in one place. A fifth learns from protected images alone (J_o, fast), like a searcher who is trained on
         them; there the weight stays +1, so that they remain usable among themselves.
 
         Args, Raises: as `reference`.
@@ -196,8 +196,8 @@ class PPLConfig:
 
 
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
-SCATTER = REFERENCE | {"surrogate_objective": ("both", "both", "both", "affinity"),
-                       "surrogate_learning_rate": (3e-5, 3e-5, 3e-5, 1e-3), "generator_affinity": (-5.0, -5.0, -5.0, 1.0)}
+SCATTER = REFERENCE | {"code_lengths": (8,) * 5, "surrogate_objective": ("both",) * 4 + ("affinity",),
+                       "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,), "generator_affinity": (-6.0,) * 4 + (1.0,)}
 
 
 def _is_whole(value: object, least: int) -> bool:
