@@ -1,0 +1,84 @@
+"""Steps per second and peak memory of the game, per data set of the paper.
+
+    python -m tests.benchmarks.bench_datasets [--device cpu] [--steps 10] [--datasets cifar10 ...] [--output FILE]
+
+`PPLConfig.reference` (surrogates with the two-convolution network) on as many images of that size as the paper trains with.
+The images are noise: what a step costs does not depend on what they show. Each data set has a process of its own, so that the
+peak (resident memory of the process, or memory allocated on the GPU) is its own; the first steps are not counted.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from pplkit import device as devices
+from pplkit.game import Game, PPLConfig
+from pplkit.storage import provenance, save_json
+from tests.benchmarks.bench_retrieval import cpu_name
+
+OUTPUT = Path(__file__).parents[2] / "data" / "results" / "benchmark-datasets.json"
+FORMS = {"fashion-mnist": (10000, 1, 28), "cifar10": (10000, 3, 32), "imagenet13": (10000, 3, 64)}  # images, channels, pixels
+UNCOUNTED = 3  # steps
+
+
+def measure(dataset: str, device: torch.device, steps: int) -> dict[str, object]:
+    """Rates and peak memory of one data set, in this process."""
+    count, channels, size = FORMS[dataset]
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, channels, size, size), generator=random).to(torch.uint8)  # (N, C, H, W)
+    labels = torch.randint(0, 10, (count,), generator=random)  # (N,)
+    config = PPLConfig.reference(dataset)
+    game = Game(config, images.to(device), labels.to(device))
+    rates = {}
+    for name, step in (("warm_up", game.warm_up), ("game", game.step)):
+        for number in range(UNCOUNTED + steps):
+            if number == UNCOUNTED:
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                begun = time.perf_counter()
+            step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        rates[f"{name}_steps_per_second"] = round(steps / (time.perf_counter() - begun), 2)
+    cuda = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"dataset": dataset, "images": [count, channels, size, size], "batch_size": config.batch_size,
+            "surrogates": len(config.code_lengths), **rates, "peak_megabytes": round(peak / 1e6),
+            "peak_is": "allocated on the GPU" if cuda else "resident memory of the process, Python and torch included"}
+
+
+def main() -> None:
+    """Measure each data set in a process of its own, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=10, help="that are counted")
+    parser.add_argument("--datasets", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--one", choices=list(FORMS), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    device = devices.resolve(asked.device)
+    if asked.one:
+        print(json.dumps(measure(asked.one, device, asked.steps)))
+        return
+    rows = []
+    for dataset in asked.datasets:
+        command = [sys.executable, "-m", "tests.benchmarks.bench_datasets", "--device", str(device),
+                   "--steps", str(asked.steps), "--one", dataset]
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print(f"{dataset:14} warm-up {rows[-1]['warm_up_steps_per_second']:6.2f} steps/s, game "
+              f"{rows[-1]['game_steps_per_second']:6.2f} steps/s, peak {rows[-1]['peak_megabytes']} MB")
+    save_json(asked.output, {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+                             "load_average": os.getloadavg()[0], "run_on": str(device), "timing": f"{asked.steps} steps",
+                             "rows": rows})
+    print(f"written: {asked.output}")
+
+
+if __name__ == "__main__":
+    main()
