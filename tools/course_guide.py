@@ -193,9 +193,20 @@ def fill(text: str, parts: dict[str, Callable[[], str]], where: str) -> str:
     return text
 
 
-def results_table(root: Path = rules.ROOT) -> str:
-    """Our Table 1 beside the paper's, from the stored results, as markdown."""
-    stored = json.loads((root / "data" / "results" / "table1-fashion-mnist.json").read_text(encoding="utf-8"))
+def _stored(root: Path, name: str) -> dict:
+    return json.loads((root / "data" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _in_one_sentence(stored: dict) -> str:
+    """How many of a table's cells are met, and how much is found across domains."""
+    rows = table1.compared(stored["cells"])
+    met = f"{sum(row['met'] for row in rows)} of {len(rows)}"
+    ratio = table1.cross_domain_ratio(stored["cells"])
+    return f"{met} cells are at least as good as the paper's; mean cross-domain mAP is {ratio:.2f} times the paper's."
+
+
+def cells_table(stored: dict) -> str:
+    """A stored Table 1 beside the paper's, as markdown."""
     rows = table1.compared(stored["cells"])
     bits = sorted({row["bits"] for row in rows})
     head = " | ".join(f"{b} bits" for b in bits)
@@ -207,10 +218,13 @@ def results_table(root: Path = rules.ROOT) -> str:
         shown = [f"{row['mAP']:.3f} ({row['paper']:.3f}){'' if row['met'] else star}" for row in found]
         domain = "clean" if train == "clean" else "protected"
         lines.append(f"| {method.upper()} | {domain} images | {task} | {' | '.join(shown)} |")
-    met = sum(row["met"] for row in rows)
-    lines.append(f"\n{met} of {len(rows)} cells are at least as good as the paper's; mean cross-domain mAP is "
-                 f"{table1.cross_domain_ratio(stored['cells']):.2f} times the paper's.")
-    half = json.loads((root / "data" / "results" / "table1-fashion-mnist-eps0.15.json").read_text(encoding="utf-8"))
+    return "\n".join(lines)
+
+
+def results_table(root: Path = rules.ROOT) -> str:
+    """Our Table 1 on Fashion-MNIST beside the paper's, from the stored results, as markdown."""
+    stored, half = _stored(root, "table1-fashion-mnist"), _stored(root, "table1-fashion-mnist-eps0.15")
+    lines = [cells_table(stored), f"\n{_in_one_sentence(stored)}"]
     rows = table1.compared(half["cells"])
     shown = ", ".join(f"{row['task']} {row['mAP']:.3f} ({row['paper']:.3f})" for row in rows
                       if (row["method"], row["train"]) == ("adsh", "clean"))
@@ -222,10 +236,20 @@ def results_table(root: Path = rules.ROOT) -> str:
     return "\n".join(lines)
 
 
+def colour_table(name: str, root: Path = rules.ROOT) -> str:
+    """A stored Table 1 on colour images beside the paper's, and what it was run with, as markdown."""
+    stored = _stored(root, f"table1-{name}")
+    images, seeds = stored["images"], len(stored["runs"])
+    devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
+    run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "
+           f"ε = {stored['generator']['epsilon']:g}, {seeds} seed{'s' if seeds > 1 else ''}, {devices}")
+    return f"{run}.\n\n{cells_table(stored)}\n\n{_in_one_sentence(stored)}"
+
+
 def figures_table(root: Path = rules.ROOT) -> str:
     """What the paper says of its Figs. 3 and 5 to 7, and what our stored runs on Fashion-MNIST say, as markdown."""
     def stored(name: str) -> dict:
-        return json.loads((root / "data" / "results" / f"{name}-fashion-mnist.json").read_text(encoding="utf-8"))
+        return _stored(root, f"{name}-fashion-mnist")
 
     transfer = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in stored("transfer")["cells"]}
     ratio: dict[tuple[str, float], float] = {}
@@ -273,7 +297,9 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
     for path, offered in {root / "README.md": {"course map": outside, "results": lambda: results_table(root),
-                                             "figures": lambda: figures_table(root)},
+                                             "figures": lambda: figures_table(root),
+                                             **{name: lambda name=name: colour_table(name, root)
+                                                for name in ("cifar10", "imagenet13")}},
                           folder / "README.md": full}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments.common import fit_victim, once, parser, summary
+from pplkit.game import REFERENCE, SCATTER
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.paper import TRAIN_DOMAINS, in_domain
 from pplkit.scenarios import evaluate_scenarios, protect_split
@@ -39,6 +40,9 @@ REGIMES: dict[str, dict] = {
                                           "refresh_every": 400},
     "refresh 400 at 1e-4, 4 surrogates": {"surrogate_learning_rate": 1e-4, "code_lengths": (8, 8, 8, 8),
                                           "refresh_every": 400},
+    "scatter": SCATTER,
+    "scatter at -10": SCATTER | {"generator_affinity": (-10.0,) * 4 + (1.0,)},
+    "scatter without the fifth surrogate": REFERENCE | {"generator_affinity": -6.0},
     "slow, domain 0": {"surrogate_learning_rate": 1e-5, "alpha": 0.0},
     "frozen and 1e-4": {"surrogate_learning_rate": (0.0, 1e-4), "code_lengths": (8, 8)},
     "slow 3e-6, 2 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8)},
