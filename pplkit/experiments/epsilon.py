@@ -144,7 +144,7 @@ def figure(stored: dict) -> Figure:
                 ax.set_xlabel("ε (pixel units)")
             if not column:
                 ax.set_ylabel("mAP, network codes")
-    axes[0, 1].legend(ncols=2, loc=(0.42, 0.38), fontsize=10, title="lines: scaled, markers: retrained")
+    axes[0, 1].legend(ncols=2, loc="upper right", fontsize=10, title="lines: scaled, markers: retrained", title_fontsize=10)
     return drawn
 
 
@@ -169,6 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--retrained", type=float, nargs="*", default=list(RETRAINED), help="budgets to retrain for, or none")
     options.add_argument("--retrain-seeds", type=int, nargs="+", help="seeds of the retrained curve (default: --seeds)")
     asked = options.parse_args(arguments)
+    plots.use_style()
     common = (asked.work, asked.device, asked.fast)
     slides = {seed: scaled(asked.dataset, asked.root, seed, asked.trained_at, asked.epsilons, *common) for seed in asked.seeds}
     again = {seed: retrained(asked.dataset, asked.root, seed, asked.retrained, *common)

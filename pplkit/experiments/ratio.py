@@ -126,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of protected training images, 0 to 1")
     add_colour(options)
     asked = options.parse_args(arguments)
+    plots.use_style()
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load)) for seed in asked.seeds}
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)

@@ -125,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
                          help="as --load, of --origin")
     add_colour(options)
     asked = options.parse_args(arguments)
+    plots.use_style()
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load))
              for seed in asked.seeds}
