@@ -57,9 +57,9 @@ REGIMES: dict[str, dict] = {
 }
 
 
-def _victims(seed: int, fast: bool) -> list[Victim]:
+def _victims(seed: int, fast: bool, device: str) -> list[Victim]:
     rounds = {"outer_epochs": 2, "inner_epochs": 1} if fast else {"outer_epochs": 20, "inner_epochs": 2}
-    return [ADSH(16, seed=seed, **rounds), DSDH(16, seed=seed, epochs=1 if fast else 8)]
+    return [ADSH(16, seed=seed, device=device, **rounds), DSDH(16, seed=seed, device=device, epochs=1 if fast else 8)]
 
 
 def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
@@ -71,15 +71,15 @@ def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
 
 
 def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], work: Path, fast: bool,
-             epsilon: float) -> dict:
+             epsilon: float, device: str) -> dict:
     """Train the regime's generator and the victims of its images; measure these and the `clean`-trained ones."""
     changes = REGIMES[name] | ({"warmup_steps": 5, "steps": 5} if fast else {})
     config = PPLConfig(seed=seed, epsilon=epsilon, **changes)
 
     def measure() -> dict:
-        run = train_ppl(split.train, config, progress=False)
+        run = train_ppl(split.train, config, device=device, progress=False)
         twin = protect_split(split, run.protect)
-        adversarial = [fit_victim(victim, split, twin.train, progress=False) for victim in _victims(seed, fast)]
+        adversarial = [fit_victim(victim, split, twin.train, progress=False) for victim in _victims(seed, fast, device)]
         rows = {f"{domain} {type(victim).__name__}": summary(evaluate_scenarios(victim, split, twin, train_domain=domain))
                 for domain, victims in zip(TRAIN_DOMAINS, (clean, adversarial), strict=True) for victim in victims}
         return {"rows": rows, "collapsed": run.collapsed}
@@ -105,9 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
     log = []
     for seed in asked.seeds:
         split = _short(load(asked.dataset, asked.root, seed=seed).validation(200 if asked.fast else 1000, seed))
-        clean = [fit_victim(victim, split, split.train, progress=False) for victim in _victims(seed, asked.fast)]
+        clean = [fit_victim(victim, split, split.train, progress=False) for victim in _victims(seed, asked.fast, asked.device)]
         for name in tqdm(asked.only or list(REGIMES), desc=f"regimes, seed {seed}"):
-            row = evaluate(name, seed, split, clean, asked.work, asked.fast, asked.epsilon)
+            row = evaluate(name, seed, split, clean, asked.work, asked.fast, asked.epsilon, asked.device)
             entry = {"regime": name, "seed": seed, "epsilon": asked.epsilon, **score(row), **row}
             log.append(entry)
             tqdm.write(f"{name:36s} seed {seed}  " + "  ".join(f"{k} {v:.3f}" for k, v in score(row).items()))

@@ -1,0 +1,35 @@
+"""pplkit.experiments.regimes: the log of what was tried, on validation queries only."""
+
+import json
+
+import pytest
+
+from pplkit.experiments import regimes
+from pplkit.game import PPLConfig
+
+
+def test_every_regime_is_a_configuration():
+    for changes in regimes.REGIMES.values():
+        PPLConfig(epsilon=0.3, **changes)
+
+
+def test_the_score_is_the_mean_over_victims_of_both_kinds_of_scenario():
+    def of(*values):
+        return {scenario: {"mAP": value} for scenario, value in zip(("C->C", "C->A", "A->C", "A->A"), values, strict=True)}
+
+    row = {"rows": {"clean ADSH": of(0.8, 0.1, 0.2, 0.3), "adversarial ADSH": of(0.4, 0.2, 0.3, 0.6)}}
+    assert regimes.score(row) == {"cross_domain": pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.2 + 0.3) / 6),
+                                  "in_domain": pytest.approx((0.8 + 0.6) / 2)}
+
+
+def test_regimes_are_added_to_the_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(regimes, "_short", lambda split: split)
+    path = tmp_path / "regimes-fashion-mnist-mini.json"
+    path.write_text(json.dumps([{"regime": "an earlier one", "seed": 0, "epsilon": 0.3}]))
+    regimes.main(["--dataset", "fashion-mnist-mini", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"),
+                  "--out", str(tmp_path), "--only", "scatter"])
+    earlier, entry = json.loads(path.read_text())
+    assert (earlier["regime"], entry["regime"]) == ("an earlier one", "scatter")
+    assert entry["key"]["split"]["dataset"] == "fashion-mnist-mini/validation"
+    assert set(entry["rows"]) == {"clean ADSH", "clean DSDH", "adversarial ADSH", "adversarial DSDH"}
+    assert entry["run"]["commit"] and 0 < entry["cross_domain"] < 1
