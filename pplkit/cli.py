@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     train.add_argument("--checkpointing", action="store_true", help="less memory for more time")
     train.add_argument("--compile", action="store_true",
-                       help="let torch.compile fuse the networks' passes; its first steps take minutes")
+                       help="let torch.compile fuse the networks' passes; a minute or more before the first step")
     train.add_argument("--force", action="store_true", help="overwrite GENERATOR")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
     train.set_defaults(run=run_train)

@@ -35,7 +35,8 @@ class PPLConfig:
         widths: of the generator; None: the paper's for the image's channels.
         epsilon, norm: the budget, see `pplkit.budget`.
         alpha, beta, gamma: weights of domain, similarity and matching loss in J_p, eq. (11).
-        affinity: weight of J_o; 1 in the paper.
+        affinity: weight of J_o in the surrogates' objective, and in the generator's unless `generator_affinity` says otherwise;
+            1 in the paper.
         clean: weight of a clean-pair loss mean((x_i·x_j/c − S_ij)²) on the surrogate's side only; 0 in the paper. It keeps
             the surrogate from forgetting clean images in long games.
         reverse_scale: λ of the gradient reversal, eq. (13).
@@ -126,6 +127,9 @@ class PPLConfig:
             if len(values) != len(self.code_lengths) or not all(map(accepted, values)):
                 raise ValueError(f"{name} must be one {what}, or {len(self.code_lengths)} of them (one per surrogate), "
                                  f"got {getattr(self, name)!r}")
+        if self.affinity == 0 and "affinity" in self.per_surrogate("surrogate_objective"):
+            raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: give another "
+                             "affinity, or a surrogate_learning_rate of 0")
         if not _is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
 
@@ -180,8 +184,8 @@ class PPLConfig:
         """`reference` with a generator that also works against a search among protected images (A->A).
 
         Towards the four surrogates that know clean images the generator's weight of J_o is −6: protected images of a class
-        shall not meet in one place. A fifth learns from protected images alone (J_o, fast), like a searcher who is trained on
-        them; there the weight stays +1, so that they remain usable among themselves.
+        shall not meet in one place. A fifth goes on from its warm-up with protected images alone (J_o, fast), like a
+        searcher who learns from them; there the weight stays +1, so that they remain usable among themselves.
 
         Args, Raises: as `reference`.
         """
@@ -272,8 +276,14 @@ class Game:
         """Let `torch.compile` fuse both players' passes from now on; results differ by rounding only.
 
         The networks themselves stay as they are. The first step takes a minute or more, and not every processor gains:
-        `python -m tests.benchmarks.bench_training --compile` measures it.
+        `python -m tests.benchmarks.bench_training --compile` measures it. More than four different code lengths exceed the
+        number of versions that torch compiles of a function; the rest is then played as usual.
+
+        Raises:
+            ValueError: together with `checkpointing`, which torch cannot compile.
         """
+        if self.checkpointing and self.config.backbone.partition(":")[0] in backbones.TORCHVISION:
+            raise ValueError("torch.compile cannot follow checkpointing: choose one of the two")
         self.compiled = {network: torch.compile(network, backend=backend, dynamic=False)
                          for network in (self.generator, *self.surrogates)}
 

@@ -88,7 +88,8 @@ def current() -> Processes:
 
         PartialState()
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # a fork has none of its parent's OpenMP threads, and would wait for them for ever
+        # a fork has none of its parent's OpenMP threads, and would wait for them for ever; one thread for every such child
+        torch.set_num_threads(1)
     return Processes(distributed.get_rank(), distributed.get_world_size())
 
 

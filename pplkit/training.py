@@ -85,7 +85,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         checkpointing: keep fewer of the surrogates' activations and compute them again in the backward pass: less memory,
             more time, the same result. (Splitting a batch into parts with accumulated gradients would not give the same: the
             losses are over pairs of the whole batch, and so are the statistics of the generator's batch normalisation.)
-        compiled: let `torch.compile` fuse the networks' passes, see `Game.compile`.
+        compiled: let `torch.compile` fuse the networks' passes, see `Game.compile`. It is not part of the configuration: a run
+            may be continued with or without it, and then differs by rounding.
 
     Returns:
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.

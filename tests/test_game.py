@@ -353,3 +353,15 @@ def test_compiled_passes_play_the_same_game():
         assert first.state_dict().keys() == second.state_dict().keys()
         for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_compiling_is_refused_with_checkpointing():
+    data = toy()
+    played = Game(PPLConfig(**(TINY | {"backbone": "resnet18"})), data.images, data.labels, checkpointing=True)
+    with pytest.raises(ValueError, match="cannot follow checkpointing"):
+        played.compile()
+
+
+def test_a_surrogate_needs_something_to_learn():
+    with pytest.raises(ValueError, match="leaves a surrogate nothing to learn"):
+        PPLConfig(affinity=0, code_lengths=(8, 8), surrogate_objective=("both", "affinity"))

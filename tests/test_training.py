@@ -354,3 +354,11 @@ def test_checkpointing_changes_no_result():
     runs = [train_ppl(toy(16), PPLConfig(**settings), progress=False, checkpointing=flag) for flag in (False, True)]
     for first, second in zip(*map(weights, runs), strict=True):
         assert torch.allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_game_is_compiled_on_request_only(monkeypatch, base, flag):
+    calls = []
+    monkeypatch.setattr(training.Game, "compile", lambda self: calls.append(self))
+    assert same(train_ppl(toy(), PPLConfig(**SHORT), progress=False, compiled=flag), base)
+    assert len(calls) == flag

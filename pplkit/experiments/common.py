@@ -85,7 +85,9 @@ def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
 
 
 def given(settings: object) -> object:
-    """Settings without those that are None, at every depth: a setting added since, and not used, makes no difference."""
+    """Settings, and settings within them, without those that are None: what was added since with None as its default does
+    not make an earlier step another one.
+    """
     if isinstance(settings, dict):
         return {name: given(value) for name, value in settings.items() if value is not None}
     return settings

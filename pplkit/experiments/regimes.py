@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
             log.append(entry)
             tqdm.write(f"{name:36s} seed {seed}  " + "  ".join(f"{k} {v:.3f}" for k, v in score(row).items()))
             tqdm.write(json.dumps({k: {s: round(v["mAP"], 3) for s, v in r.items()} for k, r in row["rows"].items()}))
-    path = asked.out / f"regimes-{asked.dataset}.json"
+    path = asked.out / f"regimes-{asked.dataset}{'-fast' if asked.fast else ''}.json"
     known = json.loads(path.read_text()) if path.exists() else []
     fresh = {(e["regime"], e["seed"], e["epsilon"]) for e in log}
     save_json(path, [e for e in known if (e["regime"], e["seed"], e["epsilon"]) not in fresh] + log)

@@ -2,6 +2,7 @@
 
     python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2
     python -m pplkit.experiments.table1 --dataset cifar10 --backbone resnet18 --load database=20000 query=500 train=5000
+    python -m pplkit.experiments.table1 --seeds 0 1 2 --regime scatter
 
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
 kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json` and, with `--ship`, the first
@@ -64,7 +65,7 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
     """A victim trained on `train`, from `folder` if it was trained before with the same settings and data."""
     victim = make_victim(method, bits, seed, device, fast, backbone)
     path = folder / f"{method}-{bits}.safetensors"
-    note = json.loads(json.dumps({"split": split.manifest, "run": None, **key}))
+    note = json.loads(json.dumps({"split": split.manifest, **key}))
     if path.exists():
         stored = load_victim(path)
         if stored.settings() != victim.settings() or given(stored.metadata | {"run": None}) != given(note):

@@ -71,7 +71,7 @@ def main() -> None:
     for dataset in asked.datasets:
         command = [sys.executable, "-m", "tests.benchmarks.bench_datasets", "--device", str(device),
                    "--steps", str(asked.steps), "--one", dataset]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
         print(f"{dataset:14} warm-up {rows[-1]['warm_up_steps_per_second']:6.2f} steps/s, game "
               f"{rows[-1]['game_steps_per_second']:6.2f} steps/s, peak {rows[-1]['peak_megabytes']} MB")
     save_json(asked.output, {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+from pplkit.data import load
 from pplkit.experiments import regimes
 from pplkit.game import PPLConfig
 
@@ -22,9 +24,16 @@ def test_the_score_is_the_mean_over_victims_of_both_kinds_of_scenario():
                                   "in_domain": pytest.approx((0.8 + 0.6) / 2)}
 
 
-def test_regimes_are_added_to_the_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(regimes, "_short", lambda split: split)
-    path = tmp_path / "regimes-fashion-mnist-mini.json"
+def test_a_short_split_keeps_the_training_images():
+    split = load("fashion-mnist-mini").validation(200, 0)
+    short = regimes._short(split, 500)
+    assert 500 <= len(short.database) < len(split.database)
+    assert torch.equal(short.database.images[short.train_index], split.train.images)
+    assert torch.equal(short.database.labels[short.train_index], split.train.labels)
+
+
+def test_regimes_are_added_to_the_log(tmp_path):
+    path = tmp_path / "regimes-fashion-mnist-mini-fast.json"
     path.write_text(json.dumps([{"regime": "an earlier one", "seed": 0, "epsilon": 0.3}]))
     regimes.main(["--dataset", "fashion-mnist-mini", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"),
                   "--out", str(tmp_path), "--only", "scatter"])
