@@ -116,9 +116,11 @@ def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
 
 
 def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False,
-                backbone: str = "two_conv") -> Victim:
+                backbone: str = "two_conv", learning_rate: float | None = None) -> Victim:
     """The two victims of the paper with the settings that Table 1 is run with; deep networks get fewer passes, see `PASSES`."""
     options = {"seed": seed, "device": str(devices.resolve(device)), "backbone": backbone}
+    if learning_rate is not None:
+        options["learning_rate"] = learning_rate
     if method == "adsh":
         rounds = {"outer_epochs": 2, "inner_epochs": 1} if fast else ADSH_SETTINGS
         if not fast and backbone not in SHALLOW:

@@ -95,7 +95,8 @@ def figure(stored: dict) -> Figure:
                     if (row["method"], row["network"], row["scenario"]) == (method, network, scenario)]
             x = [place + 0.2 * (number - 1.5) for place in range(len(rows))]
             height = [row["mAP"] for row in rows]
-            whiskers = [[row["mAP"] - row["low"] for row in rows], [row["high"] - row["mAP"] for row in rows]]
+            whiskers = [[max(0, row["mAP"] - row["low"]) for row in rows],  # rounded, they may be below 0
+                        [max(0, row["high"] - row["mAP"]) for row in rows]]
             ax.bar(x, height, 0.18, yerr=whiskers, color=plots.PALETTE[number], hatch=("", "//", "..", "xx")[number],
                    edgecolor="white", label=scenario, error_kw={"elinewidth": 1})
         ax.set_xticks(range(len(networks)), [network.replace("_", "\n") for network in networks], fontsize=9)
