@@ -162,15 +162,21 @@ def stored():
     return json.loads(embedded("results", "table1-fashion-mnist.json").read_text())
 
 
-def test_the_stored_table_is_complete_and_names_its_origin(stored):
+@pytest.mark.parametrize("name, dataset, regime, seeds", [
+    ("fashion-mnist", "fashion-mnist", PPLConfig.reference, "012"),
+    ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012"),
+    ("cifar10", "cifar10", PPLConfig.reference, "0"),
+])
+def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regime, seeds):
+    stored = json.loads(embedded("results", f"table1-{name}.json").read_text())
     done = table1.compared(stored["cells"])
     assert len(done) == 64
     assert {(row["train"], row["method"], row["task"], row["bits"]) for row in done} == {
-        key[1:] for key in paper_table1() if key[0] == "fashion-mnist"}
-    assert all(set(row["seeds"]) == {"0", "1", "2"} for row in stored["cells"])
+        key[1:] for key in paper_table1() if key[0] == dataset}
+    assert all(set(row["seeds"]) == set(seeds) for row in stored["cells"])
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
-    expected = PPLConfig.reference("fashion-mnist", seed=stored["generator"]["seed"])
+    expected = regime(dataset, seed=stored["generator"]["seed"])
     added_since = vars(expected).keys() - stored["generator"].keys()
     assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
     settings = {name: value for name, value in vars(expected).items() if name not in added_since}
