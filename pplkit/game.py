@@ -35,8 +35,7 @@ class PPLConfig:
         widths: of the generator; None: the paper's for the image's channels.
         epsilon, norm: the budget, see `pplkit.budget`.
         alpha, beta, gamma: weights of domain, similarity and matching loss in J_p, eq. (11).
-        affinity: weight of J_o in the surrogates' objective, and in the generator's unless `generator_affinity` says otherwise;
-            1 in the paper.
+        affinity: weight of J_o, in the generator's objective unless `generator_affinity` is given; 1 in the paper.
         clean: weight of a clean-pair loss mean((x_i·x_j/c − S_ij)²) on the surrogate's side only; 0 in the paper. It keeps
             the surrogate from forgetting clean images in long games.
         reverse_scale: λ of the gradient reversal, eq. (13).
@@ -45,11 +44,9 @@ class PPLConfig:
         reduction: "mean" or "sum" over pairs and images.
         scaled: residual z·z/c − S (True) or z·z − cS (False).
         generator_affinity: weight of J_o in the generator's objective, one for all surrogates or a tuple of one each; None:
-            `affinity`, as in eq. (12). Below 0 the generator breaks up what this surrogate's searcher would find among
-            protected images (A->A).
+            `affinity`, as in eq. (12). Below 0 the generator breaks up the search among protected images (A->A).
         surrogate_objective: what a surrogate minimises, one for all or a tuple of one each: "both", eqs. (12) and (14):
-            J_o + J_p; "privacy", Algorithm 1: J_p only; "affinity": J_o only, like a searcher who is trained on protected
-            images.
+            J_o + J_p; "privacy", Algorithm 1: J_p only; "affinity": J_o only, as a searcher of protected images does.
         warmup_steps, warmup_learning_rate: the surrogates are first trained on clean pairs (Adam); 0 steps: random start.
         steps: of the game.
         batch_size: images per step.
@@ -128,8 +125,7 @@ class PPLConfig:
                 raise ValueError(f"{name} must be one {what}, or {len(self.code_lengths)} of them (one per surrogate), "
                                  f"got {getattr(self, name)!r}")
         if self.affinity == 0 and "affinity" in self.per_surrogate("surrogate_objective"):
-            raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: give another "
-                             "affinity, or a surrogate_learning_rate of 0")
+            raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
         if not _is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
 
@@ -177,7 +173,12 @@ class PPLConfig:
         Raises:
             ValueError: another data set, and no ε.
         """
-        return cls._of_data_set(dataset, REFERENCE | changes)
+        name, settings = dataset.removesuffix("-mini"), REFERENCE | changes
+        if name in PAPER:
+            settings = {"epsilon": PAPER[name][0]} | settings
+        if "epsilon" not in settings:
+            raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give epsilon=...")
+        return cls(**settings)
 
     @classmethod
     def scatter(cls, dataset: str, **changes: object) -> "PPLConfig":
@@ -186,22 +187,13 @@ class PPLConfig:
         Towards the four surrogates that know clean images the generator's weight of J_o is −6: protected images of a class
         shall not meet in one place. A fifth goes on from its warm-up with protected images alone (J_o, fast), like a
         searcher who learns from them; there the weight stays +1, so that they remain usable among themselves.
-
-        Args, Raises: as `reference`.
         """
-        return cls._of_data_set(dataset, SCATTER | changes)
-
-    @classmethod
-    def _of_data_set(cls, dataset: str, settings: dict[str, object]) -> "PPLConfig":
-        name = dataset.removesuffix("-mini")
-        if name not in PAPER and "epsilon" not in settings:
-            raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give epsilon=...")
-        return cls(**({"epsilon": PAPER[name][0]} if name in PAPER else {}) | settings)
+        return cls.reference(dataset, **SCATTER | changes)
 
 
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
-SCATTER = REFERENCE | {"code_lengths": (8,) * 5, "surrogate_objective": ("both",) * 4 + ("affinity",),
-                       "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,), "generator_affinity": (-6.0,) * 4 + (1.0,)}
+SCATTER = {"code_lengths": (8,) * 5, "surrogate_objective": ("both",) * 4 + ("affinity",),
+           "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,), "generator_affinity": (-6.0,) * 4 + (1.0,)}
 
 
 def _is_whole(value: object, least: int) -> bool:
@@ -276,11 +268,7 @@ class Game:
         """Let `torch.compile` fuse both players' passes from now on; results differ by rounding only.
 
         The networks themselves stay as they are. The first step takes a minute or more, and not every processor gains:
-        `python -m tests.benchmarks.bench_training --compile` measures it. More than four different code lengths exceed the
-        number of versions that torch compiles of a function; the rest is then played as usual.
-
-        Raises:
-            ValueError: together with `checkpointing`, which torch cannot compile.
+        `python -m tests.benchmarks.bench_training --compile` measures it. ValueError: `checkpointing` cannot be compiled.
         """
         if self.checkpointing and self.config.backbone.partition(":")[0] in backbones.TORCHVISION:
             raise ValueError("torch.compile cannot follow checkpointing: choose one of the two")
@@ -323,8 +311,7 @@ class Game:
         """Fill both players' `.grad` for one batch: F with ∇(J_o + J_p), G with ∇(J_o − λ J_p).
 
         Same gradients as one backward pass through two copies of F(z), the one for J_p behind a gradient reversal layer;
-        but F sees z once: the activations are shared, only the cotangents at its output differ. That also leaves each player
-        free to weigh the losses in its own way (`surrogate_objective`, `generator_affinity`).
+        but F sees z once: the activations are shared, only the cotangents at its output differ.
 
         Args:
             images: clean, float (B, C, H, W); with several processes this one's share of the batch.
@@ -341,10 +328,8 @@ class Game:
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
-        rates, objectives, weights = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective",
-                                                                "generator_affinity"))
-        for network, privacy, rate, objective, weight in zip(self.surrogates, self.privacy, rates, objectives, weights,
-                                                             strict=True):
+        each = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective", "generator_affinity"))
+        for network, privacy, rate, objective, weight in zip(self.surrogates, self.privacy, *each, strict=True):
             play = self.compiled.get(network, network)
             with devices.autocast(images.device, config.autocast):
                 outputs = play(images), play(z)  # (B, c) twice
