@@ -179,8 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
-    options.add_argument("--victim-learning-rate", type=float,
-                         help="default: the victims' own, which is too fast for the two-convolution network on 64-pixel images")
+    options.add_argument("--victim-learning-rate", type=float, help="default: the victims' own")
     options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
     add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
