@@ -1,9 +1,7 @@
-"""The two players and one round of their game: configuration, state, gradients (eqs. 12–14)."""
+"""The two players and one round of their game: state and gradients (eqs. 12–14)."""
 
 import copy
-import dataclasses
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,206 +11,13 @@ from torch import Tensor
 
 from pplkit import backbones, budget, losses
 from pplkit import device as devices
+from pplkit.config import KERNELS, PPLConfig
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork, build, image_form
 from pplkit.processes import Processes
 
-PAPER_BACKBONE = {"cifar10": "resnet50", "imagenet13": "resnet50", "fashion-mnist": "two_conv"}
-PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
-OBJECTIVES = ("both", "privacy", "affinity")
 TERMS = ("affinity", "domain", "similarity", "matching", "clean")
 SERIES = (*TERMS, "generator_gradient", "surrogate_gradient", "perturbation", "magnitude", "spread")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPLConfig:
-    """Settings of `train_ppl`. The defaults play a game that works in about a minute; `reference` is the regime behind our
-    results, `paper` the printed one.
-
-    Args:
-        code_lengths: bits of each surrogate; several surrogates share the generator, their losses are averaged.
-        backbone: of the surrogates, a name for `pplkit.backbones.create`.
-        widths: of the generator; None: the paper's for the image's channels.
-        epsilon, norm: the budget, see `pplkit.budget`.
-        alpha, beta, gamma: weights of domain, similarity and matching loss in J_p, eq. (11).
-        affinity: weight of J_o, in the generator's objective unless `generator_affinity` is given; 1 in the paper.
-        clean: weight of a clean-pair loss mean((x_i·x_j/c − S_ij)²) on the surrogate's side only; 0 in the paper. It keeps
-            the surrogate from forgetting clean images in long games.
-        reverse_scale: λ of the gradient reversal, eq. (13).
-        similarity: "balanced" (dissimilar pairs −r) or "literal" (−1) S in the pair losses.
-        kernel: of D_s: "multi_gaussian", "gaussian" (bandwidth = code length) or "linear".
-        reduction: "mean" or "sum" over pairs and images.
-        scaled: residual z·z/c − S (True) or z·z − cS (False).
-        generator_affinity: weight of J_o in the generator's objective, one for all surrogates or a tuple of one each; None:
-            `affinity`, as in eq. (12). Below 0 the generator breaks up the search among protected images (A->A).
-        surrogate_objective: what a surrogate minimises, one for all or a tuple of one each: "both", eqs. (12) and (14):
-            J_o + J_p; "privacy", Algorithm 1: J_p only; "affinity": J_o only, as a searcher of protected images does.
-        warmup_steps, warmup_learning_rate: the surrogates are first trained on clean pairs (Adam); 0 steps: random start.
-        steps: of the game.
-        batch_size: images per step.
-        optimiser: "adam" or "sgd" (momentum 0.9), for both players.
-        generator_learning_rate: 0 freezes the generator.
-        surrogate_learning_rate: one for all surrogates, or a tuple of one each; 0 freezes a surrogate.
-        refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
-            surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
-            their adaptation.
-        generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
-        seed: of weights and batches.
-        autocast: bfloat16; None: where the processor is faster with it.
-        checkpoint_every: steps between checkpoints (and between looks at the losses for NaN and collapse).
-    """
-
-    code_lengths: tuple[int, ...] = (8,)
-    backbone: str = "two_conv"
-    widths: tuple[int, ...] | None = None
-    epsilon: float = 0.3
-    norm: str = "inf"
-    alpha: float = 1.0
-    beta: float = 10.0
-    gamma: float = 1.0
-    affinity: float = 1.0
-    clean: float = 0.0
-    reverse_scale: float = 1.0
-    similarity: str = "balanced"
-    kernel: str = "multi_gaussian"
-    reduction: str = "mean"
-    scaled: bool = True
-    generator_affinity: float | tuple[float, ...] | None = None
-    surrogate_objective: str | tuple[str, ...] = "both"
-    warmup_steps: int = 1500
-    warmup_learning_rate: float = 1e-3
-    steps: int = 800
-    batch_size: int = 128
-    optimiser: str = "adam"
-    generator_learning_rate: float = 1e-3
-    surrogate_learning_rate: float | tuple[float, ...] = 1e-5
-    refresh_every: int = 0
-    generator_average: float = 0.0
-    seed: int = 0
-    autocast: bool | None = None
-    checkpoint_every: int = 100
-
-    def __post_init__(self) -> None:
-        budget.format_epsilon(self.epsilon)
-        try:
-            backbones.parse(self.backbone)
-        except ValueError as error:
-            raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
-        choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
-                   "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
-                   "optimiser": ("adam", "sgd"), "autocast": (None, True, False)}
-        for name, accepted in choices.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
-        for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "refresh_every": 0, "seed": 0,
-                            "checkpoint_every": 1}.items():
-            if not _is_whole(getattr(self, name), least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
-        for name in ("code_lengths", *(("widths",) if self.widths is not None else ())):
-            values = getattr(self, name)
-            if not isinstance(values, (tuple, list)) or not values or not all(_is_whole(value, 1) for value in values):
-                raise ValueError(f"{name} must be whole numbers of at least 1, got {values!r}")
-        for name in ("alpha", "beta", "gamma", "affinity", "clean", "reverse_scale", "warmup_learning_rate",
-                     "generator_learning_rate"):
-            if not _is_number(getattr(self, name)):
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
-        each = {"surrogate_learning_rate": (_is_number, "finite number of at least 0"),
-                "generator_affinity": (_is_finite, "finite number"),
-                "surrogate_objective": (OBJECTIVES.__contains__, f"of {list(OBJECTIVES)}")}
-        for name, (accepted, what) in each.items():
-            values = self.per_surrogate(name)
-            if len(values) != len(self.code_lengths) or not all(map(accepted, values)):
-                raise ValueError(f"{name} must be one {what}, or {len(self.code_lengths)} of them (one per surrogate), "
-                                 f"got {getattr(self, name)!r}")
-        if self.affinity == 0 and "affinity" in self.per_surrogate("surrogate_objective"):
-            raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
-        if not _is_number(self.generator_average) or self.generator_average >= 1:
-            raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
-
-    def per_surrogate(self, name: str) -> tuple:
-        """The setting `name`, which may be given once for all surrogates, as one value per surrogate."""
-        value = getattr(self, name)
-        if name == "generator_affinity" and value is None:
-            value = self.affinity
-        return tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(self.code_lengths)
-
-    @classmethod
-    def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """The settings as the paper prints them: random start, literal S, Frobenius sums, SGD with 1e-4 (G) and 1e-3 (F).
-
-        The surrogate is a ResNet-50 on colour images. Whether it was pretrained the paper does not say; random weights here,
-        `backbone="resnet50:IMAGENET1K_V1"` for the other reading.
-
-        Args:
-            dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size, iterations).
-            changes: fields to replace.
-
-        Raises:
-            ValueError: the paper has no such data set.
-        """
-        if dataset not in PAPER:
-            raise ValueError(f"the paper has no settings for {dataset!r}: choose one of {sorted(PAPER)}")
-        epsilon, batch_size, steps = PAPER[dataset]
-        printed = cls(backbone=PAPER_BACKBONE[dataset], epsilon=epsilon, batch_size=batch_size, steps=steps, warmup_steps=0,
-                      similarity="literal", reduction="sum", optimiser="sgd", generator_learning_rate=1e-4,
-                      surrogate_learning_rate=1e-3)
-        return dataclasses.replace(printed, **changes)
-
-    @classmethod
-    def reference(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """The regime behind our Table 1, chosen on validation queries (data/results/regimes-fashion-mnist.json).
-
-        Four 8-bit surrogates that know clean images; each adapts for 400 steps, then starts anew, in turn. Several surrogates
-        make the attack carry over to victims; the moving ones keep the protected images from settling in one wrong place per
-        class, where a search among themselves (A->A) would still work.
-
-        Args:
-            dataset: as for `paper`, for its ε ("-mini" may follow); any other name if `changes` has an epsilon.
-            changes: fields to replace.
-
-        Raises:
-            ValueError: another data set, and no ε.
-        """
-        name, settings = dataset.removesuffix("-mini"), REFERENCE | changes
-        if name in PAPER:
-            settings = {"epsilon": PAPER[name][0]} | settings
-        if "epsilon" not in settings:
-            raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give epsilon=...")
-        return cls(**settings)
-
-    @classmethod
-    def scatter(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """`reference` with a generator that also works against a search among protected images (A->A).
-
-        Towards the four surrogates that know clean images the generator's weight of J_o is −6: protected images of a class
-        shall not meet in one place. A fifth goes on from its warm-up with protected images alone (J_o, fast), like a
-        searcher who learns from them; there the weight stays +1, so that they remain usable among themselves.
-        """
-        return cls.reference(dataset, **SCATTER | changes)
-
-
-REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
-SCATTER = {"code_lengths": (8,) * 5, "surrogate_objective": ("both",) * 4 + ("affinity",),
-           "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,), "generator_affinity": (-6.0,) * 4 + (1.0,)}
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_number(value: object) -> bool:
-    return _is_finite(value) and value >= 0
-
-
-KERNELS: dict[str, Callable[[int], losses.Kernel]] = {
-    "multi_gaussian": lambda bits: losses.multi_gaussian_kernel(),
-    "gaussian": lambda bits: losses.gaussian_kernel(float(bits)),
-    "linear": lambda bits: losses.linear_kernel,
-}
 
 
 @dataclass

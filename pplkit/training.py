@@ -12,8 +12,9 @@ from torch import Tensor
 from pplkit import budget, checkpoints, processes
 from pplkit import device as devices
 from pplkit.backbones import TORCHVISION
+from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
-from pplkit.game import SERIES, Game, PPLConfig
+from pplkit.game import SERIES, Game
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork
 from pplkit.progress import progress_bar

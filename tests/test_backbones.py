@@ -7,7 +7,7 @@ from torch.nn import functional
 from torchvision import models
 
 from pplkit import backbones, hashing
-from pplkit.game import PPLConfig
+from pplkit.config import PPLConfig
 from pplkit.hashing import ADSH
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pplkit import colour_sources, data
 from pplkit.colour_sources import CIFAR10_CLASSES, IMAGENET13_CLASSES, cifar10_keys
+from pplkit.config import PAPER
 from pplkit.data import load
-from pplkit.game import PAPER
 from pplkit.paper import table1
 
 COUNTS = {"train": 12, "test": 6}

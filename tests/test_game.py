@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pplkit import budget, game, losses
+from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
-from pplkit.game import SERIES, Game, PPLConfig
+from pplkit.game import SERIES, Game
 from pplkit.gradient_reversal import reverse_gradient
 
 TINY = {"widths": (4, 4, 4, 4), "batch_size": 16, "autocast": False}

@@ -23,7 +23,7 @@ LAYERS = [
     {"pplkit", "storage", "device", "processes", "progress", "distance_counts"},
     {"splits", "sources", "colour_sources", "decoding", "data", "budget", "backbones"},
     {"paper", "generator", "gradient_reversal", "losses", "hashing", "retrieval"},
-    {"game", "checkpoints", "training", "scenarios", "pretrained"},
+    {"config", "game", "checkpoints", "training", "scenarios", "pretrained"},
     {"experiments", "plots", "quality", "sweep", "picture", "prediction", "widgets", "explorer", "checks", "photos",
      "folders", "cli"},
 ]

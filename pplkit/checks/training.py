@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pplkit import budget, losses
 from pplkit.checks import call, check, compare, expect, expect_close, fail, show
-from pplkit.game import Game, PPLConfig
+from pplkit.config import PPLConfig
+from pplkit.game import Game
 from pplkit.gradient_reversal import reverse_gradient
 
 

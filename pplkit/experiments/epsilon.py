@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm
+from pplkit.config import PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
 from pplkit.experiments.common import make_victim, once, over_seeds, parser, save_figure, slug, summary
-from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS

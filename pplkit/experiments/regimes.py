@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from pplkit.config import REFERENCE, SCATTER, PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments.common import fit_victim, once, parser, summary
-from pplkit.game import REFERENCE, SCATTER
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.paper import TRAIN_DOMAINS, in_domain
 from pplkit.scenarios import evaluate_scenarios, protect_split
 from pplkit.storage import save_json
-from pplkit.training import PPLConfig, train_ppl
+from pplkit.training import train_ppl
 
 REGIMES: dict[str, dict] = {
     "slow surrogate": {"surrogate_learning_rate": 1e-5},

@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from pplkit.budget import format_epsilon
+from pplkit.config import PPLConfig
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import (
     add_colour,
@@ -30,7 +31,6 @@ from pplkit.experiments.common import (
     place,
     summary,
 )
-from pplkit.game import PPLConfig
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, table1

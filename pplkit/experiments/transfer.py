@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 from pplkit import plots
 from pplkit.backbones import BACKBONES
 from pplkit.budget import format_epsilon
+from pplkit.config import PAPER
 from pplkit.data import load
 from pplkit.experiments import common
 from pplkit.experiments.common import add_colour, make_victim, once, parser, place, setting, slug, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
-from pplkit.game import PAPER
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json

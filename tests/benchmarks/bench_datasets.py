@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from pplkit import device as devices
-from pplkit.game import Game, PPLConfig
+from pplkit.config import PPLConfig
+from pplkit.game import Game
 from pplkit.storage import provenance, save_json
 from tests.benchmarks.bench_retrieval import cpu_name
 

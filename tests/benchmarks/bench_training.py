@@ -21,8 +21,9 @@ import torch
 from pplkit import device as devices
 from pplkit import losses
 from pplkit.budget import adversarial
+from pplkit.config import PPLConfig
 from pplkit.data import load
-from pplkit.game import Game, PPLConfig
+from pplkit.game import Game
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import build
 from pplkit.storage import provenance, save_json

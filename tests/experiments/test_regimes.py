@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from pplkit.config import PPLConfig
 from pplkit.data import load
 from pplkit.experiments import regimes
-from pplkit.game import PPLConfig
 
 
 def test_every_regime_is_a_configuration():

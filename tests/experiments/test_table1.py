@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from pplkit import pretrained
+from pplkit.config import PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, table1
-from pplkit.game import PPLConfig
 from pplkit.paper import table1 as paper_table1
 
 
