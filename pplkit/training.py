@@ -16,7 +16,7 @@ from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
 from pplkit.game import SERIES, Game
 from pplkit.generator import PerturbationGenerator
-from pplkit.hashing.network import HashingNetwork
+from pplkit.hashing import CollapseWarning, HashingNetwork
 from pplkit.progress import progress_bar
 
 __all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "train_ppl"]
@@ -28,10 +28,6 @@ class TrainingDiverged(ValueError):
 
 class OutOfMemory(RuntimeError):
     """The device's memory does not hold a step; the message names the batch size to try."""
-
-
-class CollapseWarning(UserWarning):
-    """The surrogate gives every image (nearly) the same code, or codes near 0: the game has nothing left to play for."""
 
 
 @dataclass

@@ -116,24 +116,24 @@ def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
 
 
 def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False,
-                backbone: str = "two_conv", learning_rate: float | None = None) -> Victim:
+                backbone: str = "two_conv", dataset: str = "") -> Victim:
     """The two victims of the paper with the settings that Table 1 is run with; deep networks get fewer passes, see `PASSES`."""
-    options = {"seed": seed, "device": str(devices.resolve(device)), "backbone": backbone}
-    if learning_rate is not None:
-        options["learning_rate"] = learning_rate
-    if method == "adsh":
-        rounds = {"outer_epochs": 2, "inner_epochs": 1} if fast else ADSH_SETTINGS
-        if not fast and backbone not in SHALLOW:
-            rounds = {**ADSH_SETTINGS, "outer_epochs": PASSES}
-        return ADSH(bits, **options, **rounds)
-    if method == "dsdh":
-        passes = {"epochs": 2} if fast else DSDH_SETTINGS if backbone in SHALLOW else {"epochs": PASSES}
-        return DSDH(bits, **options, **passes)
-    raise ValueError(f"unknown victim {method!r}: choose 'adsh' or 'dsdh'")
+    if method not in METHOD_SETTINGS:
+        raise ValueError(f"unknown victim {method!r}: choose 'adsh' or 'dsdh'")
+    victim, settings, passes = METHOD_SETTINGS[method]
+    options = {**settings, **OF_DATASET.get(dataset, {}).get(method, {})}
+    if fast:
+        options = {"outer_epochs": 2, "inner_epochs": 1} if method == "adsh" else {"epochs": 2}
+    elif backbone not in SHALLOW:
+        options[passes] = PASSES
+    return victim(bits, seed=seed, device=str(devices.resolve(device)), backbone=backbone, **options)
 
 
 ADSH_SETTINGS = {"sample_size": 10000, "outer_epochs": 50, "inner_epochs": 1, "batch_size": 128}
 DSDH_SETTINGS = {"epochs": 15}
+METHOD_SETTINGS = {"adsh": (ADSH, ADSH_SETTINGS, "outer_epochs"), "dsdh": (DSDH, DSDH_SETTINGS, "epochs")}
+# 64-pixel images: see `pplkit.config.IMAGENET_RATES`; a third of the training images: three times the passes.
+OF_DATASET = {"imagenet13": {"adsh": {"learning_rate": 2e-4}, "dsdh": {"learning_rate": 2e-4, "epochs": 45}}}
 SHALLOW = ("two_conv", "dense")
 # Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass costs 50 times more.
 PASSES = 8

@@ -65,7 +65,7 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
         return {"cells": cells, "quality": {f"{epsilon:g}": _quality(patterns, epsilon, config.norm) for epsilon in epsilons}}
 
     key = {"generator": dataclasses.asdict(config), "split": split.manifest, "epsilons": epsilons,
-           "victims": [make_victim(method, BITS, seed, device, fast).settings() for method in METHODS]}
+           "victims": [make_victim(method, BITS, seed, device, fast, dataset=split.name).settings() for method in METHODS]}
     return once(work / f"epsilon-{slug(dataset)}" / f"scaled-{config.epsilon:g}-{seed}.json", measure, key)
 
 

@@ -74,7 +74,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
             return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
 
         key = {"generator": generator, "split": split.manifest, "share": share,
-               "victim": make_victim(method, BITS, seed, device, fast, backbone).settings()}
+               "victim": make_victim(method, BITS, seed, device, fast, backbone, split.name).settings()}
         name = f"{method} {share:g}"
         step = work / f"ratio-{place(dataset, backbone)}-{config.epsilon:g}" / f"{method}-{share:g}-{seed}.json"
         cells[name] = once(step, measure, key)

@@ -61,9 +61,9 @@ def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device
 
 
 def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, train: ImageSet, folder: Path, device: str,
-                   fast: bool, backbone: str = "two_conv", learning_rate: float | None = None, **key: object) -> Victim:
+                   fast: bool, backbone: str = "two_conv", **key: object) -> Victim:
     """A victim trained on `train`, from `folder` if it was trained before with the same settings and data."""
-    victim = make_victim(method, bits, seed, device, fast, backbone, learning_rate)
+    victim = make_victim(method, bits, seed, device, fast, backbone, split.name)
     path = folder / f"{method}-{bits}.safetensors"
     note = json.loads(json.dumps({"split": split.manifest, **key}))
     if path.exists():
@@ -77,7 +77,7 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
 
 
 def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin: RetrievalSplit, seed: int, work: Path,
-               device: str, key: dict, fast: bool, backbone: str = "two_conv", learning_rate: float | None = None) -> dict:
+               device: str, key: dict, fast: bool, backbone: str = "two_conv") -> dict:
     """Train and measure one victim: scenario -> mAP and intervals, for each protocol the method has.
 
     Victims trained on clean images depend on no generator; they are kept one folder up, shared by all budgets.
@@ -85,25 +85,24 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
     def measure() -> dict:
         if domain == "clean":
             folder = work.parent.parent / f"clean-{place(split.name, backbone)}" / work.name
-            victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast, backbone,
-                                    learning_rate)
+            victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast, backbone)
         else:
             victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast, backbone,
-                                    learning_rate, generator=key["generator"])
+                                    generator=key["generator"])
         protocols = ("network", "learned") if victim.database_codes is not None else ("network",)
         return {"codes": {protocol: summary(evaluate_scenarios(victim, split, twin, train_domain=domain, codes=protocol))
                           for protocol in protocols}}
 
-    settings = make_victim(method, bits, seed, device, fast, backbone, learning_rate).settings()
+    settings = make_victim(method, bits, seed, device, fast, backbone, split.name).settings()
     return once(work / f"{method}-{domain}-{bits}.json", measure, {**key, "victim": settings})
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
              bits: tuple[int, ...] = BITS, backbone: str = "two_conv", options: dict[str, object] | None = None,
-             regime: str = "reference", learning_rate: float | None = None) -> dict[str, dict]:
+             regime: str = "reference") -> dict[str, dict]:
     """All cells of one seed: "adsh clean 16" -> result of `run_victim`.
 
-    `backbone` is the surrogates' and the victims', `learning_rate` the victims'.
+    `backbone` is the surrogates' and the victims'.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     config = configuration(dataset, seed, epsilon, fast, backbone, regime)
@@ -114,7 +113,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     key = {"generator": dataclasses.asdict(config), "split": split.manifest}
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
     return {f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
-                                                      backbone, learning_rate)
+                                                      backbone)
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
 
 
@@ -179,7 +178,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
-    options.add_argument("--victim-learning-rate", type=float, help="default: the victims' own")
     options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
     add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
@@ -187,15 +185,14 @@ def main(arguments: list[str] | None = None) -> None:
     seeds = {}
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime,
-                               asked.victim_learning_rate)
+                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime)
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): how_run(cells) for s, cells in seeds.items()}
         suffix = ("" if asked.epsilon is None else f"-eps{config.epsilon:g}") + _other(asked.regime)
         name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
-        victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone,
-                                       asked.victim_learning_rate).settings() for method in METHODS}
+        victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone, asked.dataset).settings()
+                   for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
         save_json(asked.out / name, {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",

@@ -59,7 +59,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
             return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
 
         key = {"generator": dataclasses.asdict(config), "split": split.manifest,
-               "victim": make_victim(method, BITS, seed, device, fast, network).settings()}
+               "victim": make_victim(method, BITS, seed, device, fast, network, split.name).settings()}
         if origin:
             key |= {"origin": source.manifest, "epsilon": budget}
         step = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}" / f"{method}-{network}-{seed}.json"

@@ -8,10 +8,10 @@ from pplkit.hashing.dpsh import DPSH
 from pplkit.hashing.dsdh import DSDH
 from pplkit.hashing.dsh import DSH
 from pplkit.hashing.network import HashingNetwork, sign
-from pplkit.hashing.victim import Victim
+from pplkit.hashing.victim import CollapseWarning, Victim
 from pplkit.storage import read_tensors
 
-__all__ = ["ADSH", "DPSH", "DSDH", "DSH", "HashingNetwork", "Victim", "load", "sign"]
+__all__ = ["ADSH", "DPSH", "DSDH", "DSH", "CollapseWarning", "HashingNetwork", "Victim", "load", "sign"]
 
 
 def load(path: str | Path) -> Victim:

@@ -62,8 +62,7 @@ class ADSH(Victim):
             raise ValueError("labels differ from database_labels[train_index]: pass the split's own labels and train_index")
         images, labels = self._start(images, labels)
         self._learn(images, train_index.to(images.device), database_labels.to(images.device), progress)
-        self.network.eval()
-        return self
+        return self._finish(images, labels)
 
     def _learn(self, images: Tensor, train_index: Tensor, database_labels: Tensor, progress: bool) -> None:
         groups = LabelGroups(database_labels)

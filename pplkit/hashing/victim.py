@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from pplkit.budget import to_float
 from pplkit.hashing.network import HashingNetwork, build, image_form
 from pplkit.progress import progress_bar
 from pplkit.storage import read_tensors, save_tensors
+
+
+class CollapseWarning(UserWarning):
+    """A network gives every image the same code, or codes near 0: what it is asked next means nothing."""
 
 
 @dataclass(eq=False)
@@ -74,11 +79,13 @@ class Victim:
 
         Raises:
             ValueError: wrong shapes or dtypes; a loss that is not finite.
+
+        Warns:
+            CollapseWarning: all images get the same code, or codes near 0; says what to change.
         """
         images, labels = self._start(images, labels)
         self._fit(images, labels, progress)
-        self.network.eval()
-        return self
+        return self._finish(images, labels)
 
     def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
         raise NotImplementedError
@@ -104,6 +111,19 @@ class Victim:
         self._random = torch.Generator().manual_seed(self.seed)
         self.database_codes, self.history = None, []
         return images.to(device), labels.to(device)
+
+    @torch.no_grad()
+    def _finish(self, images: Tensor, labels: Tensor) -> "Victim":
+        """Put the network in eval mode; warn if the images of several classes do not differ in their relaxed codes."""
+        self.network.eval()
+        if len(labels.unique(dim=0)) > 1:
+            shown = torch.linspace(0, len(images) - 1, min(len(images), 256)).long().to(images.device)  # (n,)
+            spread = float(self.network(to_float(images[shown])).std(0).mean())
+            if spread < 0.02:
+                warnings.warn(f"{type(self).__name__} with {self.bits} bits collapsed: all images get the same code, or codes "
+                              f"near 0 (spread {spread:.3f}), so every search returns chance. Try a lower learning_rate (now "
+                              f"{self.learning_rate:g}), or more epochs", CollapseWarning, stacklevel=3)
+        return self
 
     def _train_epoch(self, images: Tensor, order: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
         """One pass over `images[order]`: minimise `loss(index of the batch, relaxed codes u (b, c))`; mean loss."""

@@ -146,6 +146,14 @@ def test_a_setting_added_since_and_not_used_makes_no_difference(tmp_path):
         common.once(tmp_path / "a.json", dict, {"game": {"steps": 2, "new": 0}})
 
 
+@pytest.mark.parametrize("method", ["adsh", "dsdh"])
+def test_victims_of_64_pixel_images_learn_at_a_smaller_rate(method):
+    small, large = (common.make_victim(method, 16, 0, "cpu", dataset=name).settings() for name in ("cifar10", "imagenet13"))
+    assert small["learning_rate"] == 1e-3 and large["learning_rate"] == 2e-4
+    deep = common.make_victim(method, 16, 0, "cpu", backbone="resnet18", dataset="imagenet13").settings()
+    assert deep["learning_rate"] == 2e-4 and common.PASSES in deep.values()
+
+
 def test_unknown_victim_and_missing_epsilon_are_refused():
     with pytest.raises(ValueError, match="'itq'"):
         common.make_victim("itq", 16, 0)

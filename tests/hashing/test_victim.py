@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pplkit import hashing
 from pplkit.data import load
-from pplkit.hashing import ADSH, DPSH, DSDH, DSH, Victim
+from pplkit.hashing import ADSH, DPSH, DSDH, DSH, CollapseWarning, Victim
 from pplkit.retrieval import mean_average_precision
 from pplkit.storage import save_tensors
 
@@ -152,6 +152,18 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_cure(toy, monkeypatch):
     monkeypatch.setattr("pplkit.hashing.dsh.contrastive_loss", lambda u, similar, margin: u.sum() * math.nan)
     with pytest.raises(ValueError, match=r"DSH: the loss became nan in epoch 1; lower learning_rate \(now 0.001\)"):
         quick(DSH).fit(*toy, progress=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_collapsed_victim_says_so_and_a_trained_one_is_silent(method, toy, recwarn):
+    images, labels = toy
+    same = images[:1].expand_as(images)  # nothing to tell the classes apart by
+    with pytest.warns(CollapseWarning, match=rf"^{method.__name__} with 6 bits collapsed: .*\(spread 0.000\).* \(now 0.003\)"):
+        quick(method, learning_rate=3e-3).fit(same, labels, progress=False)
+    recwarn.clear()
+    quick(method).fit(images, labels, progress=False)
+    quick(method).fit(same, torch.zeros_like(labels), progress=False)  # one class: one code is right
+    assert not recwarn.list
 
 
 # ---- codes
