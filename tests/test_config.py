@@ -1,0 +1,76 @@
+"""pplkit.config: presets, and what settings are refused."""
+
+import dataclasses
+import math
+
+import pytest
+
+from pplkit.config import PPLConfig
+
+
+def test_the_papers_settings():
+    """Section 'Implementation Details': ε 0.1, 0.032, 0.3; 500, 500, 1000 iterations; batches of 32, 32, 512."""
+    printed = {"cifar10": (0.1, 500, 32), "imagenet13": (0.032, 500, 32), "fashion-mnist": (0.3, 1000, 512)}
+    for dataset, values in printed.items():
+        config = PPLConfig.paper(dataset)
+        assert (config.epsilon, config.steps, config.batch_size) == values
+        assert config.norm == "inf" and config.code_lengths == (8,)
+        assert (config.alpha, config.beta, config.gamma, config.reverse_scale, config.affinity) == (1, 10, 1, 1, 1)
+        assert (config.generator_learning_rate, config.surrogate_learning_rate) == (1e-4, 1e-3)
+        assert (config.optimiser, config.similarity, config.reduction) == ("sgd", "literal", "sum")
+        assert config.warmup_steps == 0 and config.clean == 0 and config.widths is None
+    changed = PPLConfig.paper("fashion-mnist", steps=3, seed=5)
+    assert changed == dataclasses.replace(PPLConfig.paper("fashion-mnist"), steps=3, seed=5)
+    with pytest.raises(ValueError, match="no settings for 'mnist': choose one of .*'cifar10'"):
+        PPLConfig.paper("mnist")
+
+
+IMPOSSIBLE = {
+    "code_lengths": [(), (0,), (8, -1), (8.0,), (True,), 8, "8"],
+    "backbone": ["resnet5000", None],
+    "widths": [(), (0, 4), (4.0,), "wide"],
+    "epsilon": [-0.1, 1.1, 8, math.nan, "0.3"],
+    "norm": ["l2", 0],
+    "alpha": [-1.0, math.nan, "1", None],
+    "beta": [-1.0, math.inf],
+    "gamma": [-1.0, True],
+    "affinity": [-1.0, "1"],
+    "clean": [-1.0, math.nan],
+    "reverse_scale": [-1.0, math.nan],
+    "similarity": ["Balanced", True],
+    "kernel": ["rbf", None],
+    "reduction": ["none", None],
+    "scaled": ["yes", None],
+    "generator_affinity": [math.nan, -math.inf, "1", (1.0, 1.0), ()],
+    "surrogate_objective": ["J_o", None, ("both", "both"), ("J_o",)],
+    "warmup_steps": [-1, 1.5, True],
+    "warmup_learning_rate": [-1e-3, math.nan],
+    "steps": [-1, 10.0, "10"],
+    "batch_size": [0, 1, 2.0],
+    "optimiser": ["Adam", None],
+    "generator_learning_rate": [-1e-3, "fast"],
+    "surrogate_learning_rate": [-1e-3, math.inf, "slow", (1e-3, 1e-3), (), (None,)],
+    "refresh_every": [-1, 0.5],
+    "restart_every": [-1, 0.5, True, (100, 100), ()],
+    "generator_schedule": ["constant", 0],
+    "generator_average": [1.0, -0.1, math.nan, "0.9"],
+    "seed": [-1, 0.5, "0", None],
+    "autocast": ["yes", 2],
+    "checkpoint_every": [0, 1.0],
+}
+
+
+def test_every_setting_is_validated():
+    assert set(IMPOSSIBLE) == {f.name for f in dataclasses.fields(PPLConfig)}
+
+
+@pytest.mark.parametrize(("name", "bad"), [(name, bad) for name, values in IMPOSSIBLE.items() for bad in values])
+def test_impossible_settings_are_refused(name, bad):
+    with pytest.raises(ValueError) as error:
+        PPLConfig(**{name: bad})
+    assert str(error.value).startswith(f"{name} must be ") and str(error.value).endswith(f"got {bad!r}")
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PPLConfig().epsilon = 0.5
