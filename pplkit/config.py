@@ -44,9 +44,9 @@ class PPLConfig:
         refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
             surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
             their adaptation.
-        restart_every: before the game, and every so many steps of it, a surrogate starts anew from other random weights: one
-            for all surrogates or a tuple of one each; 0 or None: never. With the objective "affinity" it plays a searcher who
-            begins to learn from protected images.
+        restart_every: before the game, and every so many steps of it (several surrogates in turn), a surrogate starts anew
+            from other random weights: one for all or a tuple of one each; 0 or None: never. With the objective "affinity" it
+            plays a searcher who begins to learn from protected images.
         generator_schedule: of its learning rate over the game: "cosine" (down to 0), or None: constant.
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
         seed: of weights and batches.
@@ -178,11 +178,13 @@ class PPLConfig:
 
     @classmethod
     def scatter(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """`reference` with a generator that also works against a search among protected images (A->A).
+        """A generator against searches among protected images (A->A) and against searchers who learn from them, too.
 
-        Towards the four surrogates that know clean images the generator's weight of J_o is −6: protected images of a class
-        shall not meet in one place. A fifth goes on from its warm-up with protected images alone (J_o, fast), like a
-        searcher who learns from them; there the weight stays +1, so that they remain usable among themselves.
+        Towards the four surrogates of `reference` the generator's weight of J_o is below 0: protected images of a class shall
+        not meet in one place. Two more learn from protected images alone, from new random weights again and again, and there
+        the generator *helps* (J_o only): it writes a sign of the class into the images that is learned sooner than the clothes,
+        so that whoever learns from protected images learns little about clean ones ("unlearnable examples", Huang et al., ICLR
+        2021). A longer game and a learning rate that falls to 0 let the two aims settle.
         """
         return cls.reference(dataset, **SCATTER | changes)
 
@@ -191,8 +193,10 @@ class PPLConfig:
 # every tanh into saturation, and the codes stay near 0.
 IMAGENET_RATES = {"warmup_learning_rate": 2e-4, "surrogate_learning_rate": 6e-6}
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
-SCATTER = {"code_lengths": (8,) * 5, "surrogate_objective": ("both",) * 4 + ("affinity",),
-           "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,), "generator_affinity": (-6.0,) * 4 + (1.0,)}
+SCATTER = {"code_lengths": (8,) * 6, "surrogate_objective": ("both",) * 4 + ("affinity",) * 2,
+           "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,) * 2, "generator_affinity": (-5.0,) * 4 + (20.0,) * 2,
+           "reverse_scale": (1.0,) * 4 + (0.0,) * 2, "restart_every": (0,) * 4 + (100,) * 2, "generator_schedule": "cosine",
+           "steps": 2400}
 
 
 def _is_whole(value: object, least: int) -> bool:

@@ -186,9 +186,12 @@ class Game:
         to new random weights), and forget their momentum.
         """
         every, players = self.config.refresh_every, len(self.surrogates)
-        for i, (network, restart) in enumerate(zip(self.surrogates, self.config.per_surrogate("restart_every"), strict=True)):
+        restarts = self.config.per_surrogate("restart_every")
+        restarting = [i for i, restart in enumerate(restarts) if restart]
+        for i, (network, restart) in enumerate(zip(self.surrogates, restarts, strict=True)):
             if restart:
-                if step % restart:
+                turn = restarting.index(i) * restart // len(restarting)
+                if step and (step + turn) % restart:
                     continue
                 channels, size = network.image_form
                 other = build(network.bits, self.config.backbone, channels, size, self.config.seed + players + step + i)

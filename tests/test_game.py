@@ -14,6 +14,7 @@ from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
 from pplkit.game import SERIES, Game
 from pplkit.gradient_reversal import reverse_gradient
+from pplkit.hashing.network import build
 
 TINY = {"widths": (4, 4, 4, 4), "batch_size": 16, "autocast": False}
 
@@ -266,6 +267,16 @@ def test_a_surrogate_starts_anew_from_other_weights_while_the_others_play_on():
     bound = 1 / played.surrogates[1].backbone.features ** 0.5  # of torch's uniform start
     assert all(weight.abs().max() <= bound for weight in starts)
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(starts, 2))
+
+
+def test_several_surrogates_start_anew_in_turn(monkeypatch):
+    played = start(code_lengths=(4, 8, 6), restart_every=(0, 6, 6), refresh_every=100)
+    played.remember()
+    times = {8: [], 6: []}
+    monkeypatch.setattr(game, "build", lambda bits, *form: times[bits].append(step) or build(bits, *form))
+    for step in range(13):
+        played.refresh(step)
+    assert times == {8: [0, 6, 12], 6: [0, 3, 9]}
 
 
 def test_the_generators_learning_rate_falls_along_a_cosine():

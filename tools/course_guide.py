@@ -248,9 +248,9 @@ def scatter_table(root: Path = rules.ROOT) -> str:
     return f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Cells met {', '.join(by_domain)}."
 
 
-def colour_table(root: Path = rules.ROOT) -> str:
-    """Our Table 1 on CIFAR-10 beside the paper's, and what it was run with, as markdown."""
-    stored = _stored(root, "table1-cifar10")
+def colour_table(dataset: str, root: Path = rules.ROOT) -> str:
+    """Our Table 1 on a colour data set beside the paper's, and what it was run with, as markdown."""
+    stored = _stored(root, f"table1-{dataset}")
     images, seeds = stored["images"], len(stored["runs"])
     devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
     run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "
@@ -325,7 +325,8 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     changed = []
     for path, offered in {root / "README.md": {"course map": outside, "results": lambda: results_table(root),
                                              "figures": lambda: figures_table(root), "scatter": lambda: scatter_table(root),
-                                             "cifar10": lambda: colour_table(root)},
+                                             **{name: lambda name=name: colour_table(name, root)
+                                                for name in ("cifar10", "imagenet13")}},
                           folder / "README.md": full}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")
