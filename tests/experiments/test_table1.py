@@ -11,6 +11,7 @@ from pplkit import pretrained
 from pplkit.config import PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, table1
+from pplkit.paper import BITS
 from pplkit.paper import table1 as paper_table1
 
 
@@ -170,17 +171,18 @@ def stored():
     return json.loads(embedded("results", "table1-fashion-mnist.json").read_text())
 
 
-@pytest.mark.parametrize("name, dataset, regime, seeds", [
-    ("fashion-mnist", "fashion-mnist", PPLConfig.reference, "012"),
-    ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012"),
-    ("cifar10", "cifar10", PPLConfig.reference, "0"),
+@pytest.mark.parametrize("name, dataset, regime, seeds, bits", [
+    ("fashion-mnist", "fashion-mnist", PPLConfig.reference, "012", BITS),
+    ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
+    ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
+    ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
 ])
-def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regime, seeds):
+def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regime, seeds, bits):
     stored = json.loads(embedded("results", f"table1-{name}.json").read_text())
     done = table1.compared(stored["cells"])
-    assert len(done) == 64
+    assert len(done) == 16 * len(bits)
     assert {(row["train"], row["method"], row["task"], row["bits"]) for row in done} == {
-        key[1:] for key in paper_table1() if key[0] == dataset}
+        key[1:] for key in paper_table1() if key[0] == dataset and key[-1] in bits}
     assert all(set(row["seeds"]) == set(seeds) for row in stored["cells"])
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
