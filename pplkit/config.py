@@ -45,8 +45,9 @@ class PPLConfig:
             surrogates in turn. The generator then keeps meeting surrogates that know clean images, at every stage of
             their adaptation.
         restart_every: before the game, and every so many steps of it (several surrogates in turn), a surrogate starts anew
-            from other random weights: one for all or a tuple of one each; 0 or None: never. With the objective "affinity" it
-            plays a searcher who begins to learn from protected images.
+            from other random weights instead of being refreshed (of pretrained weights only the code layer is new), and is not
+            warmed up: one for all or a tuple of one each; 0 or None: never. With the objective "affinity" it plays a searcher
+            who begins to learn from protected images.
         generator_schedule: of its learning rate over the game: "cosine" (down to 0), or None: constant.
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
         seed: of weights and batches.
@@ -182,15 +183,16 @@ class PPLConfig:
 
         Towards the four surrogates of `reference` the generator's weight of J_o is below 0: protected images of a class shall
         not meet in one place. Two more learn from protected images alone, from new random weights again and again, and there
-        the generator *helps* (J_o only): it writes a sign of the class into the images that is learned sooner than the clothes,
-        so that whoever learns from protected images learns little about clean ones ("unlearnable examples", Huang et al., ICLR
-        2021). A longer game and a learning rate that falls to 0 let the two aims settle.
+        the generator is to *help* (J_o only): a sign of the class that is learned sooner than the picture leaves little reason
+        to learn the picture ("unlearnable examples", Huang et al., ICLR 2021). The game is longer and G's rate falls to 0.
         """
-        return cls.reference(dataset, **SCATTER | changes)
+        slower = {"surrogate_learning_rate": (6e-6,) * 4 + (2e-4,) * 2} if dataset == "imagenet13" else {}
+        return cls.reference(dataset, **SCATTER | slower | changes)
 
 
 # 64-pixel images give the two-convolution network ten times the features of 28-pixel ones: at 1e-3 its first Adam steps drive
-# every tanh into saturation, and the codes stay near 0.
+# every tanh into saturation, and the codes stay near 0. Decided by the data set's name: other images of that size need to be
+# given them.
 IMAGENET_RATES = {"warmup_learning_rate": 2e-4, "surrogate_learning_rate": 6e-6}
 REFERENCE = {"code_lengths": (8, 8, 8, 8), "surrogate_learning_rate": 3e-5, "refresh_every": 400}
 SCATTER = {"code_lengths": (8,) * 6, "surrogate_objective": ("both",) * 4 + ("affinity",) * 2,

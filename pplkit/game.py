@@ -50,6 +50,8 @@ class Game:
             .to(device, memory_format=torch.channels_last).train() for i, bits in enumerate(config.code_lengths)]
         for network in self.surrogates:
             self.processes.synchronise(network)
+        self.lasting = [network for network, restart in zip(self.surrogates, config.per_surrogate("restart_every"), strict=True)
+                        if not restart]  # those that do not start anew during the game
         self.fresh: list[dict[str, Tensor]] = []
         self.compiled: dict[torch.nn.Module, Callable[[Tensor], Tensor]] = {}
         self.random = torch.Generator().manual_seed(config.seed)
@@ -99,19 +101,21 @@ class Game:
         return images, losses.similarity_matrix(self.labels[index], balanced=self.config.similarity == "balanced")
 
     def warm_up(self) -> dict[str, Tensor]:
-        """One step of the surrogates alone, on clean pairs: mean((x_i·x_j / c − S_ij)²)."""
+        """One step of the surrogates that keep what they learn, alone, on clean pairs: mean((x_i·x_j / c − S_ij)²)."""
         images, similarity = self.batch()
         total = torch.zeros((), device=images.device)
-        for network in self.surrogates:
+        if not self.lasting:
+            return {"warmup": total}
+        for network in self.lasting:
             with devices.autocast(images.device, self.config.autocast):
                 codes = self.compiled.get(network, network)(images)  # (B, c)
             total = total + losses.affinity_loss(self.processes.gather(codes.float()), similarity)
         optimiser = self.optimisers["warmup"]
         optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.processes.add(p.grad for network in self.surrogates for p in network.parameters())
+        self.processes.add(p.grad for network in self.lasting for p in network.parameters())
         optimiser.step()
-        return {"warmup": total.detach() / len(self.surrogates)}
+        return {"warmup": total.detach() / len(self.lasting)}
 
     def gradients(self, images: Tensor, similarity: Tensor) -> dict[str, Tensor]:
         """Fill both players' `.grad` for one batch: F with ∇(J_o + J_p), G with ∇(J_o − λ J_p).
@@ -124,7 +128,8 @@ class Game:
             similarity: S, float (B, B), of the whole batch.
 
         Returns:
-            unweighted loss terms and monitors, scalars, averaged over the surrogates.
+            unweighted loss terms and monitors, scalars, averaged over the surrogates (magnitude and spread: over those that
+            do not start anew).
         """
         config = self.config
         players = len(self.surrogates)
@@ -158,9 +163,12 @@ class Game:
                                                   for row, codes in zip(rows, outputs, strict=True)],
                                         inputs=list(network.parameters()))
                 self.processes.add(p.grad for p in network.parameters())
-            monitors = {"magnitude": clean.detach().abs().mean(), "spread": clean.detach().std(0).mean()}
-            for name, value in {**terms, **monitors}.items():
+            for name, value in terms.items():
                 record[name] = record[name] + value.detach() / players
+            watched = self.lasting or self.surrogates  # a surrogate that starts anew hides no collapse of the others
+            if network in watched:
+                for name, value in {"magnitude": clean.abs().mean(), "spread": clean.std(0).mean()}.items():
+                    record[name] = record[name] + value.detach() / len(watched)
         adversarial.backward(z_gradient)
         record["perturbation"] = (z.detach() - images).abs().mean() / self.processes.count
         self.processes.add([*(p.grad for p in self.generator.parameters()), record["perturbation"]])

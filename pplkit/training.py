@@ -190,11 +190,12 @@ def _notice_collapse(history: dict[str, list[float]], config: PPLConfig, step: i
         cures.append("similarity='balanced'")
     if config.warmup_steps < 500:
         cures.append("warmup_steps=1500")
-    if max(config.per_surrogate("surrogate_learning_rate")) > 1e-4:
+    each = zip(config.per_surrogate("surrogate_learning_rate"), config.per_surrogate("restart_every"), strict=True)
+    if max((rate for rate, restart in each if not restart), default=0) > 1e-4:
         cures.append("surrogate_learning_rate=1e-5")
     if config.reduction == "sum":
         cures.append("reduction='mean'")
     message = (f"the surrogate collapsed by step {step}: {what}, so the game teaches the generator nothing. "
-               f"Try {', '.join(cures) or 'a lower surrogate_learning_rate, or clean=1'}")
+               f"Try {', '.join(cures) or 'a lower warmup_learning_rate or surrogate_learning_rate, or clean=1'}")
     warnings.warn(message, CollapseWarning, stacklevel=3)
     return message

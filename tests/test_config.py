@@ -25,6 +25,14 @@ def test_the_papers_settings():
         PPLConfig.paper("mnist")
 
 
+def test_surrogates_of_64_pixel_images_learn_at_a_fifth_of_the_rates():
+    for preset in (PPLConfig.reference, PPLConfig.scatter):
+        small, large = preset("cifar10"), preset("imagenet13")
+        for name in ("warmup_learning_rate", "surrogate_learning_rate"):
+            assert large.per_surrogate(name) == pytest.approx([rate / 5 for rate in small.per_surrogate(name)])
+        assert preset("imagenet13", warmup_learning_rate=0.1).warmup_learning_rate == 0.1
+
+
 IMPOSSIBLE = {
     "code_lengths": [(), (0,), (8, -1), (8.0,), (True,), 8, "8"],
     "backbone": ["resnet5000", None],

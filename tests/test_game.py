@@ -270,13 +270,30 @@ def test_a_surrogate_starts_anew_from_other_weights_while_the_others_play_on():
 
 
 def test_several_surrogates_start_anew_in_turn(monkeypatch):
-    played = start(code_lengths=(4, 8, 6), restart_every=(0, 6, 6), refresh_every=100)
+    played = start(code_lengths=(4, 8, 6), restart_every=(0, 6, 6), refresh_every=4)
     played.remember()
     times = {8: [], 6: []}
     monkeypatch.setattr(game, "build", lambda bits, *form: times[bits].append(step) or build(bits, *form))
     for step in range(13):
         played.refresh(step)
+        for network, fresh in zip(played.surrogates[1:], played.fresh[1:], strict=True):
+            assert not torch.equal(network.code.weight, fresh["code.weight"])  # refreshing is for the first alone
     assert times == {8: [0, 6, 12], 6: [0, 3, 9]}
+
+
+def test_a_surrogate_that_starts_anew_is_not_warmed_up_and_hides_no_collapse():
+    played, alone = start(code_lengths=(4, 8), restart_every=(0, 3)), start(code_lengths=(4,))
+    before = played.surrogates[1].code.weight.detach().clone()
+    assert torch.equal(played.warm_up()["warmup"], alone.warm_up()["warmup"])
+    assert torch.equal(played.surrogates[1].code.weight, before)
+    assert torch.equal(played.surrogates[0].code.weight, alone.surrogates[0].code.weight)
+    with torch.no_grad():
+        played.surrogates[0].code.weight.zero_()
+        played.surrogates[0].code.bias.zero_()
+    record = played.step()
+    assert record["magnitude"] == record["spread"] == 0
+    nobody = start(restart_every=3)
+    assert nobody.warm_up()["warmup"] == 0 and nobody.step()["magnitude"] > 0
 
 
 def test_the_generators_learning_rate_falls_along_a_cosine():

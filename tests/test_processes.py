@@ -38,7 +38,8 @@ PROGRAM = textwrap.dedent("""
             calls = []
             config = PPLConfig(backbone=backbone, warmup_steps=warm, steps=4, batch_size=8, widths=(4, 4), optimiser="sgd",
                                code_lengths=(4, 8), generator_learning_rate=rate, surrogate_learning_rate=rate,
-                               refresh_every=3, generator_average=0.5, clean=0.5, autocast=False, checkpoint_every=2)
+                               refresh_every=3, generator_average=0.5, clean=0.5, restart_every=(0, 2),
+                               generator_schedule="cosine", autocast=False, checkpoint_every=2)
             stop = lambda step, run: calls.append(step) or (False if backbone == "two_conv" and step == 4 else None)
             run = train_ppl(data, config, device="cpu", progress=False, callback=stop,
                             checkpoint=f"{folder}/{backbone}.checkpoint.safetensors")

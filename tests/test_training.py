@@ -293,7 +293,7 @@ def test_a_collapsed_surrogate_is_reported_with_cures(monkeypatch, shrink, shift
 
 def test_cures_that_are_taken_already_are_not_proposed():
     history = {"magnitude": [0.01] * 50, "spread": [0.001] * 50}
-    with pytest.warns(CollapseWarning, match="Try a lower surrogate_learning_rate, or clean=1$"):
+    with pytest.warns(CollapseWarning, match="Try a lower warmup_learning_rate or surrogate_learning_rate, or clean=1$"):
         training._notice_collapse(history, PPLConfig(), 1550)
 
 

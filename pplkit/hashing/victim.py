@@ -112,13 +112,13 @@ class Victim:
         self.database_codes, self.history = None, []
         return images.to(device), labels.to(device)
 
-    @torch.no_grad()
     def _finish(self, images: Tensor, labels: Tensor) -> "Victim":
         """Put the network in eval mode; warn if the images of several classes do not differ in their relaxed codes."""
         self.network.eval()
         if len(labels.unique(dim=0)) > 1:
             shown = torch.linspace(0, len(images) - 1, min(len(images), 256)).long().to(images.device)  # (n,)
-            spread = float(self.network(to_float(images[shown])).std(0).mean())
+            with torch.no_grad():
+                spread = float(self.network(to_float(images[shown])).std(0).mean())
             if spread < 0.02:
                 warnings.warn(f"{type(self).__name__} with {self.bits} bits collapsed: all images get the same code, or codes "
                               f"near 0 (spread {spread:.3f}), so every search returns chance. Try a lower learning_rate (now "

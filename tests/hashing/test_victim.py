@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,8 +159,10 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_cure(toy, monkeypatch):
 def test_a_collapsed_victim_says_so_and_a_trained_one_is_silent(method, toy, recwarn):
     images, labels = toy
     same = images[:1].expand_as(images)  # nothing to tell the classes apart by
-    with pytest.warns(CollapseWarning, match=rf"^{method.__name__} with 6 bits collapsed: .*\(spread 0.000\).* \(now 0.003\)"):
+    message = rf"^{method.__name__} with 6 bits collapsed: .*\(spread 0.000\).* \(now 0.003\)"
+    with pytest.warns(CollapseWarning, match=message) as caught:
         quick(method, learning_rate=3e-3).fit(same, labels, progress=False)
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]  # points at the caller
     recwarn.clear()
     quick(method).fit(images, labels, progress=False)
     quick(method).fit(same, torch.zeros_like(labels), progress=False)  # one class: one code is right
