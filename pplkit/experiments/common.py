@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,21 @@ def parser(description: str) -> argparse.ArgumentParser:
     arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
     arguments.add_argument("--work", type=Path, default=Path("build/experiments"),
                            help="where finished steps are kept; a second call with the same folder continues")
+    arguments.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                           help="take finished steps from --work; --no-resume starts anew, in a new folder inside it")
     arguments.add_argument("--out", type=Path, default=Path("data/results"), help="folder of the result file")
     arguments.add_argument("--fast", action="store_true", help="a few steps only, to try the machinery; results mean nothing")
     return arguments
+
+
+def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments of `parser`; with `--no-resume`, `work` is a new folder (printed), and what was there is kept."""
+    asked = options.parse_args(arguments)
+    if not asked.resume:
+        asked.work.mkdir(parents=True, exist_ok=True)
+        asked.work = Path(tempfile.mkdtemp(prefix=time.strftime("anew-%Y%m%d-%H%M%S-"), dir=asked.work))
+        print(f"starting anew; to continue this run: --work {asked.work}")
+    return asked
 
 
 def add_colour(arguments: argparse.ArgumentParser) -> None:

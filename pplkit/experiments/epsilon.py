@@ -23,7 +23,7 @@ from pplkit.budget import format_epsilon, perturbation_norm
 from pplkit.config import PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
-from pplkit.experiments.common import make_victim, once, over_seeds, parser, save_figure, slug, summary
+from pplkit.experiments.common import make_victim, once, over_seeds, parse, parser, save_figure, slug, summary
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilons", type=float, nargs="+", default=list(SCALED), help="budgets of the scaled curve")
     options.add_argument("--retrained", type=float, nargs="*", default=list(RETRAINED), help="budgets to retrain for, or none")
     options.add_argument("--retrain-seeds", type=int, nargs="+", help="seeds of the retrained curve (default: --seeds)")
-    asked = options.parse_args(arguments)
+    asked = parse(options, arguments)
     plots.use_style()
     common = (asked.work, asked.device, asked.fast)
     slides = {seed: scaled(asked.dataset, asked.root, seed, asked.trained_at, asked.epsilons, *common) for seed in asked.seeds}

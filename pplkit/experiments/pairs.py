@@ -15,7 +15,7 @@ from torch import Tensor
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, parser, place, save_figure
+from pplkit.experiments.common import add_colour, parse, parser, place, save_figure
 from pplkit.experiments.table1 import configuration, train_generator
 from pplkit.storage import provenance, save_json
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--trained-at", type=float, help="budget of the generator (default: the paper's)")
     options.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS), help="budgets shown")
     add_colour(options)
-    asked = options.parse_args(arguments)
+    asked = parse(options, arguments)
     seed = asked.seeds[0]
     split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
     config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone)

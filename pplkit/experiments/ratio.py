@@ -19,7 +19,18 @@ from tqdm.auto import tqdm
 from pplkit import plots
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, how_run, make_victim, once, over_seeds, parser, place, save_figure, summary
+from pplkit.experiments.common import (
+    add_colour,
+    how_run,
+    make_victim,
+    once,
+    over_seeds,
+    parse,
+    parser,
+    place,
+    save_figure,
+    summary,
+)
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
@@ -125,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of protected training images, 0 to 1")
     add_colour(options)
-    asked = options.parse_args(arguments)
+    asked = parse(options, arguments)
     plots.use_style()
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load)) for seed in asked.seeds}

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pplkit.config import REFERENCE, SCATTER, PPLConfig
 from pplkit.data import RetrievalSplit, load
-from pplkit.experiments.common import fit_victim, once, parser, summary
+from pplkit.experiments.common import fit_victim, once, parse, parser, summary
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.paper import TRAIN_DOMAINS, in_domain
 from pplkit.scenarios import evaluate_scenarios, protect_split
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--only", nargs="+", choices=list(REGIMES), help="regimes to run (default: all)")
     options.add_argument("--epsilon", type=float, default=0.3)
-    asked = options.parse_args(arguments)
+    asked = parse(options, arguments)
     log = []
     for seed in asked.seeds:
         split = _short(load(asked.dataset, asked.root, seed=seed).validation(200 if asked.fast else 1000, seed))

@@ -27,6 +27,7 @@ from pplkit.experiments.common import (
     make_victim,
     once,
     over_seeds,
+    parse,
     parser,
     place,
     summary,
@@ -181,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
     add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
-    asked = options.parse_args(arguments)
+    asked = parse(options, arguments)
     seeds = {}
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,

@@ -22,7 +22,7 @@ from pplkit.budget import format_epsilon
 from pplkit.config import PAPER
 from pplkit.data import load
 from pplkit.experiments import common
-from pplkit.experiments.common import add_colour, make_victim, once, parser, place, setting, slug, summary
+from pplkit.experiments.common import add_colour, make_victim, once, parse, parser, place, setting, slug, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--origin-load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="as --load, of --origin")
     add_colour(options)
-    asked = options.parse_args(arguments)
+    asked = parse(options, arguments)
     plots.use_style()
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load))
