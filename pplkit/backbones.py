@@ -193,15 +193,15 @@ TORCHVISION = {
 BACKBONES = ("dense", "two_conv", *TORCHVISION)
 
 
-def _torchvision(name: str, channels: int, size: int, weights: str, fetch: bool, checkpointing: bool) -> Torchvision:
+def _torchvision(name: str, channels: int, stem: int, weights: str, fetch: bool, checkpointing: bool) -> Torchvision:
     family, features = TORCHVISION[name]
     body = getattr(models, name)(weights=None, **dict(family.options))
     old = body.get_submodule(family.first)
-    small = size <= SMALL
+    small = stem <= SMALL
     kernel = (3, 3) if small else old.kernel_size
     new = nn.Conv2d(channels, old.out_channels, kernel, stride=1 if small else 2, padding=kernel[0] // 2, bias=False)
     body.set_submodule(family.first, new)
-    if family.pool and size <= SMALLEST:
+    if family.pool and stem <= SMALLEST:
         body.set_submodule(family.pool, nn.Identity())
     for layer in family.last:
         body.set_submodule(layer, nn.Identity())
@@ -230,15 +230,20 @@ def _load_weights(body: nn.Module, name: str, weights: str, first: str) -> None:
     body.load_state_dict({key: value for key, value in state.items() if key in own}, strict=True)
 
 
-def parse(name: str, weights: str | None = None) -> tuple[str, str]:
-    """Split "resnet50:IMAGENET1K_V2" into network and weights ("" for random ones).
+def parse(name: str, weights: str | None = None) -> tuple[str, int | None, str]:
+    """Split "resnet50@64:IMAGENET1K_V2" into network, size of the images that its first layers are made for (None: of those
+    it gets), and weights ("" for random ones).
 
     Raises:
-        ValueError: unknown network, or weights that torchvision does not have for it; lists what there is.
+        ValueError: unknown network, size or weights; lists what there is.
     """
-    network, _, inside = name.partition(":") if isinstance(name, str) else (name, "", "")
+    form, _, inside = name.partition(":") if isinstance(name, str) else (name, "", "")
+    network, at, stem = form.partition("@") if isinstance(name, str) else (name, "", "")
     if network not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose one of {sorted(BACKBONES)}")
+    if at and (network not in TORCHVISION or not stem.isdecimal() or int(stem) < 1):
+        raise ValueError(f"backbone {name!r}: behind @ stands the size in pixels that the first layers of a torchvision "
+                         f"network ({', '.join(TORCHVISION)}) are made for, as in 'resnet18@{SMALL}'")
     if inside and weights:
         raise ValueError(f"backbone {name!r} names weights already: leave weights={weights!r} out")
     chosen = inside or weights or ""
@@ -246,7 +251,7 @@ def parse(name: str, weights: str | None = None) -> tuple[str, str]:
         known = list(models.get_model_weights(network).__members__) if network in TORCHVISION else []
         if chosen not in known:
             raise ValueError(f"there are no weights {chosen!r} for {network!r}: {' or '.join(known) or 'it has none'}, or None")
-    return network, chosen
+    return network, int(stem) if at else None, chosen
 
 
 def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights: str | None = None, fetch: bool = True,
@@ -254,7 +259,8 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
     """Build a feature network with an attribute `features` (its output width).
 
     Torchvision's networks get first layers for small images: up to 64 pixels a 3×3 convolution without stride, up to 32 pixels
-    also no max-pooling behind it.
+    also no max-pooling behind it. "resnet18@64" has those for 64 pixels whatever the images' size: for smaller images a
+    quarter of the work, on feature maps of half the side.
 
     Args:
         name: "two_conv", the paper's network for grey images; "dense", two fully connected layers; "resnet50", the paper's for
@@ -271,9 +277,9 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
         ValueError: unknown name or weights, channels other than 1 and 3, images too small.
         FileNotFoundError: weights that are neither in torchvision's cache nor to be fetched; says where to put them.
     """
-    name, weights = parse(name, weights)
+    name, stem, weights = parse(name, weights)
     if channels not in STATISTICS:
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
     if name in TORCHVISION:
-        return _torchvision(name, channels, size, weights, fetch, checkpointing)
+        return _torchvision(name, channels, stem or size, weights, fetch, checkpointing)
     return {"two_conv": TwoConv, "dense": Dense}[name](channels, size)

@@ -78,7 +78,7 @@ class Game:
         The networks themselves stay as they are. The first step takes a minute or more, and not every processor gains:
         `python -m tests.benchmarks.bench_training --compile` measures it. ValueError: `checkpointing` cannot be compiled.
         """
-        if self.checkpointing and self.config.backbone.partition(":")[0] in backbones.TORCHVISION:
+        if self.checkpointing and backbones.parse(self.config.backbone)[0] in backbones.TORCHVISION:
             raise ValueError("torch.compile cannot follow checkpointing: choose one of the two")
         self.compiled = {network: torch.compile(network, backend=backend, dynamic=False)
                          for network in (self.generator, *self.surrogates)}

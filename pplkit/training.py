@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pplkit import budget, checkpoints, processes
 from pplkit import device as devices
-from pplkit.backbones import TORCHVISION
+from pplkit.backbones import TORCHVISION, parse
 from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
 from pplkit.game import SERIES, Game
@@ -152,7 +152,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _memory_help(config: PPLConfig, checkpointing: bool) -> OutOfMemory:
     fewer = max(2, config.batch_size // 2)
     remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
-    if not checkpointing and config.backbone.partition(":")[0] in TORCHVISION:
+    if not checkpointing and parse(config.backbone)[0] in TORCHVISION:
         remedies.append("checkpointing=True, which changes no result")
     return OutOfMemory(f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
                        f"({config.backbone}): try {', or '.join(remedies)}, or several processes")

@@ -9,6 +9,7 @@ from torchvision import models
 from pplkit import backbones, hashing
 from pplkit.config import PPLConfig
 from pplkit.hashing import ADSH
+from pplkit.hashing.network import build
 
 
 @pytest.mark.parametrize("size", [16, 17, 28, 32, 33])
@@ -123,6 +124,24 @@ def test_stems_for_32_and_64_pixels_leave_the_deep_layers_the_same_work():
         body = backbones.create("resnet18", 3, size).body
         reached = body.maxpool(body.conv1(torch.zeros(1, 3, size, size)))
         assert reached.shape[-2:] == (32, 32), size
+
+
+def test_a_stem_can_be_chosen_by_name():
+    """What reaches the first residual stage of a 28-pixel image: all pixels, or half of them."""
+    rows = (("resnet18", 28, None), ("resnet18@32", 28, 32), ("resnet18@64", 14, 64), ("resnet18@224", 7, 224))
+    for name, side, asked in rows:
+        body = backbones.create(name, 1, 28).body
+        assert body.maxpool(body.conv1(torch.zeros(1, 1, 28, 28))).shape[-2:] == (side, side)
+        assert backbones.parse(name) == ("resnet18", asked, "")
+    assert backbones.parse("resnet50@64:IMAGENET1K_V2") == ("resnet50", 64, "IMAGENET1K_V2")
+    seeds = [build(4, name, 1, 28, 0).state_dict() for name in ("resnet18", "resnet18@64")]
+    assert all(torch.equal(seeds[0][key], seeds[1][key]) for key in seeds[0])  # pooling has no weights: the same start
+
+
+@pytest.mark.parametrize("name", ["two_conv@64", "resnet18@", "resnet18@0", "resnet18@-1", "resnet18@64.5", "resnet18@big"])
+def test_a_stem_that_cannot_be_is_refused(name):
+    with pytest.raises(ValueError, match=f"backbone '{name}': behind @ .* 'resnet18@64'"):
+        backbones.create(name, 1, 28)
 
 
 # ---- trained weights

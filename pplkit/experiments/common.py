@@ -11,6 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from pplkit import device as devices
+from pplkit.backbones import parse as parse_backbone
 from pplkit.data import ImageSet, RetrievalSplit
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
@@ -130,7 +131,7 @@ def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
 
 def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False,
                 backbone: str = "two_conv", dataset: str = "") -> Victim:
-    """The two victims of the paper with the settings that Table 1 is run with; deep networks get fewer passes, see `PASSES`."""
+    """The two victims of the paper with the settings that Table 1 is run with; deep networks get fewer passes."""
     if method not in METHOD_SETTINGS:
         raise ValueError(f"unknown victim {method!r}: choose 'adsh' or 'dsdh'")
     victim, settings, passes = METHOD_SETTINGS[method]
@@ -138,7 +139,7 @@ def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: b
     if fast:
         options = {"outer_epochs": 2, "inner_epochs": 1} if method == "adsh" else {"epochs": 2}
     elif backbone not in SHALLOW:
-        options[passes] = PASSES
+        options[passes] = PASSES.get(parse_backbone(backbone)[0], DEEP_PASSES)
     return victim(bits, seed=seed, device=str(devices.resolve(device)), backbone=backbone, **options)
 
 
@@ -148,8 +149,10 @@ METHOD_SETTINGS = {"adsh": (ADSH, ADSH_SETTINGS, "outer_epochs"), "dsdh": (DSDH,
 # 64-pixel images: see `pplkit.config.IMAGENET_RATES`; a third of the training images: three times the passes.
 OF_DATASET = {"imagenet13": {"adsh": {"learning_rate": 2e-4}, "dsdh": {"learning_rate": 2e-4, "epochs": 45}}}
 SHALLOW = ("two_conv", "dense")
-# Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass costs 50 times more.
-PASSES = 8
+# Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass of ResNet-18 costs
+# some hundred times more; MobileNets are cheaper and learn more slowly.
+DEEP_PASSES = 5
+PASSES = dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"), 10)
 
 
 def fit_victim(victim: Victim, split: RetrievalSplit, train: ImageSet, progress: bool = True) -> Victim:

@@ -49,6 +49,13 @@ def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
         transfer.main([*arguments, "--origin-load", "size=20", "channels=3"])
 
 
-@pytest.mark.parametrize(("backbone", "passes"), [("two_conv", 15), ("dense", 15), ("resnet18", common.PASSES)])
+@pytest.mark.parametrize(("backbone", "passes"), [("two_conv", 15), ("dense", 15), ("resnet18", 5), ("resnet18@64", 5),
+                                                ("mobilenet_v3_small", 10)])
 def test_deep_networks_get_fewer_passes(backbone, passes):
     assert common.make_victim("dsdh", 16, 0, "cpu", backbone=backbone).settings()["epochs"] == passes
+
+
+def test_a_network_that_is_not_there_is_named(capsys):
+    with pytest.raises(SystemExit):
+        transfer.main(["--networks", "resnet18@big"])
+    assert "backbone 'resnet18@big': behind @ stands the size in pixels" in capsys.readouterr().err
