@@ -237,8 +237,8 @@ def parse(name: str, weights: str | None = None) -> tuple[str, int | None, str]:
     Raises:
         ValueError: unknown network, size or weights; lists what there is.
     """
-    form, _, inside = name.partition(":") if isinstance(name, str) else (name, "", "")
-    network, at, stem = form.partition("@") if isinstance(name, str) else (name, "", "")
+    form, _, inside = str(name).partition(":")
+    network, at, stem = form.partition("@")
     if network not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose one of {sorted(BACKBONES)}")
     if at and (network not in TORCHVISION or not stem.isdecimal() or int(stem) < 1):
@@ -259,8 +259,8 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
     """Build a feature network with an attribute `features` (its output width).
 
     Torchvision's networks get first layers for small images: up to 64 pixels a 3×3 convolution without stride, up to 32 pixels
-    also no max-pooling behind it. "resnet18@64" has those for 64 pixels whatever the images' size: for smaller images a
-    quarter of the work, on feature maps of half the side.
+    also no max-pooling behind it. "resnet18@64" has those for 64 pixels whatever the images' size: for images up to 32
+    pixels about a quarter of the multiplications, on feature maps of half the side.
 
     Args:
         name: "two_conv", the paper's network for grey images; "dense", two fully connected layers; "resnet50", the paper's for

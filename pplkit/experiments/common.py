@@ -150,7 +150,7 @@ METHOD_SETTINGS = {"adsh": (ADSH, ADSH_SETTINGS, "outer_epochs"), "dsdh": (DSDH,
 OF_DATASET = {"imagenet13": {"adsh": {"learning_rate": 2e-4}, "dsdh": {"learning_rate": 2e-4, "epochs": 45}}}
 SHALLOW = ("two_conv", "dense")
 # Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass of ResNet-18 costs
-# some hundred times more; MobileNets are cheaper and learn more slowly.
+# over a hundred times more; one of a MobileNet is cheaper.
 DEEP_PASSES = 5
 PASSES = dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"), 10)
 

@@ -30,7 +30,7 @@ from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
 
 BITS = 16  # as in Fig. 3
-NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18@64")  # @64: a quarter of the work for small images
+NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18@64")  # @64: see pplkit.backbones
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
