@@ -152,7 +152,7 @@ def test_victims_of_64_pixel_images_learn_at_a_smaller_rate(method):
     small, large = (common.make_victim(method, 16, 0, "cpu", dataset=name).settings() for name in ("cifar10", "imagenet13"))
     assert small["learning_rate"] == 1e-3 and large["learning_rate"] == 2e-4
     deep = common.make_victim(method, 16, 0, "cpu", backbone="resnet18", dataset="imagenet13").settings()
-    assert deep["learning_rate"] == 2e-4 and common.PASSES in deep.values()
+    assert deep["learning_rate"] == 2e-4 and common.DEEP_PASSES in deep.values()
 
 
 def test_unknown_victim_and_missing_epsilon_are_refused():
