@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision import models
 
+from pplkit.storage import read_tensors
+
 # Per-channel mean and standard deviation of the training images, in pixel units.
 STATISTICS = {1: ((0.286,), (0.353,)), 3: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}
 # Of the images that torchvision's weights were trained on; grey: the mean over the channels.
@@ -205,9 +207,10 @@ def _torchvision(name: str, channels: int, stem: int, weights: str, fetch: bool,
         body.set_submodule(family.pool, nn.Identity())
     for layer in family.last:
         body.set_submodule(layer, nn.Identity())
-    if weights and fetch:
+    theirs = weights and not _is_file(weights)
+    if theirs and fetch:
         _load_weights(body, name, weights, f"{family.first}.weight")
-    statistics = family.statistics if weights else STATISTICS
+    statistics = family.statistics if theirs else STATISTICS
     return Torchvision(body, family.stages, features, statistics[channels], checkpointing)
 
 
@@ -230,9 +233,26 @@ def _load_weights(body: nn.Module, name: str, weights: str, first: str) -> None:
     body.load_state_dict({key: value for key, value in state.items() if key in own}, strict=True)
 
 
+def _is_file(weights: str) -> bool:
+    return weights.endswith(".safetensors")
+
+
+def _read_weights(network: nn.Module, name: str, path: str) -> None:
+    """Fill a feature network with the weights that `pplkit.experiments.pretrain` wrote."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}; `python -m pplkit.experiments.pretrain --backbone {name}` makes them")
+    tensors, header = read_tensors(path)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        holds = header.get("pretrained", "nothing that pplkit.experiments.pretrain wrote")
+        raise ValueError(f"{path} does not fit {name!r} for these images: it holds {holds} ({error})") from error
+
+
 def parse(name: str, weights: str | None = None) -> tuple[str, int | None, str]:
     """Split "resnet50@64:IMAGENET1K_V2" into network, size of the images that its first layers are made for (None: of those
-    it gets), and weights ("" for random ones).
+    it gets), and weights ("" for random ones): a name that torchvision has for them, or a file that
+    `pplkit.experiments.pretrain` wrote, as in "resnet18:build/pretrained/resnet18/imagenet13-1a2b3c4d.safetensors".
 
     Raises:
         ValueError: unknown network, size or weights; lists what there is.
@@ -247,10 +267,11 @@ def parse(name: str, weights: str | None = None) -> tuple[str, int | None, str]:
     if inside and weights:
         raise ValueError(f"backbone {name!r} names weights already: leave weights={weights!r} out")
     chosen = inside or weights or ""
-    if chosen:
+    if chosen and not _is_file(chosen):
         known = list(models.get_model_weights(network).__members__) if network in TORCHVISION else []
         if chosen not in known:
-            raise ValueError(f"there are no weights {chosen!r} for {network!r}: {' or '.join(known) or 'it has none'}, or None")
+            raise ValueError(f"there are no weights {chosen!r} for {network!r}: {' or '.join(known) or 'it has none'}, "
+                             "a file that ends in .safetensors, or None")
     return network, int(stem) if at else None, chosen
 
 
@@ -268,18 +289,23 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
             "googlenet". "resnet50:IMAGENET1K_V2" is short for these `weights`, where only a name can be given.
         channels: 1 or 3.
         size: image height and width in pixels.
-        weights: None: random; else the name of torchvision's trained weights ("DEFAULT" is its best), from its cache or the
-            network. They were trained on ImageNet, so the normalisation is ImageNet's.
+        weights: None: random; the name of torchvision's trained weights ("DEFAULT" is its best), from its cache or the
+            network (they were trained on ImageNet, so the normalisation is ImageNet's); or a file that
+            `pplkit.experiments.pretrain` wrote for the same first layers and channels.
         fetch: False builds the form of a network with `weights` only, to be filled from a checkpoint.
         checkpointing: see `Torchvision`; the two small networks have nothing to save and ignore it.
 
     Raises:
-        ValueError: unknown name or weights, channels other than 1 and 3, images too small.
+        ValueError: unknown name or weights, channels other than 1 and 3, images too small, a file of another network.
         FileNotFoundError: weights that are neither in torchvision's cache nor to be fetched; says where to put them.
     """
     name, stem, weights = parse(name, weights)
     if channels not in STATISTICS:
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
     if name in TORCHVISION:
-        return _torchvision(name, channels, stem or size, weights, fetch, checkpointing)
-    return {"two_conv": TwoConv, "dense": Dense}[name](channels, size)
+        network = _torchvision(name, channels, stem or size, weights, fetch, checkpointing)
+    else:
+        network = {"two_conv": TwoConv, "dense": Dense}[name](channels, size)
+    if fetch and _is_file(weights):
+        _read_weights(network, f"{name}@{stem}" if stem else name, weights)
+    return network

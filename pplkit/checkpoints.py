@@ -31,8 +31,7 @@ def store(path: str | Path, game: "Game", history: dict[str, list[float]], colla
     for i, state in enumerate(game.fresh if game.config.refresh_every else []):
         tensors |= {f"fresh{i}/{key}": value for key, value in state.items()}
     for name, optimiser in game.optimisers.items():
-        for index, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{name}/{index}/{key}": value for key, value in state.items() if value is not None}
+        tensors |= optimiser_tensors(optimiser, f"optimiser/{name}/")
     save_tensors(path, tensors, {"ppl_config": _describe(game), "data": game.fingerprint,
                                  "history": json.dumps(history), "collapsed": json.dumps(collapsed)})
 
@@ -61,14 +60,24 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
         game.fresh = [{key: tensors[f"fresh{i}/{key}"] for key in network.state_dict()}
                       for i, network in enumerate(game.surrogates)]
     for name, optimiser in game.optimisers.items():
-        state: dict[int, dict[str, Tensor]] = {}
-        prefix = f"optimiser/{name}/"
-        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                index, entry = key.removeprefix(prefix).split("/")
-                weight = weights[int(index)]
-                # moments must lie in memory as their weight does (channels_last), or a fused step mixes them up
-                state.setdefault(int(index), {})[entry] = torch.empty_like(weight).copy_(value) if value.ndim else value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        fill_optimiser(optimiser, tensors, f"optimiser/{name}/")
     return json.loads(header["history"]), json.loads(header.get("collapsed", "null"))
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """What an optimiser remembers: "PREFIX<index of the weight>/<entry>" -> tensor."""
+    return {f"{prefix}{index}/{key}": value for index, state in optimiser.state_dict()["state"].items()
+            for key, value in state.items() if value is not None}
+
+
+def fill_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Let a new optimiser remember what `optimiser_tensors` took from another one; its own learning rates stay."""
+    state: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, entry = key.removeprefix(prefix).split("/")
+            weight = weights[int(index)]
+            # moments must lie in memory as their weight does (channels_last), or a fused step mixes them up
+            state.setdefault(int(index), {})[entry] = torch.empty_like(weight).copy_(value) if value.ndim else value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

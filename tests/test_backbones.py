@@ -213,7 +213,7 @@ def test_weights_that_are_not_there_say_what_to_do(monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"weights DEFAULT of resnet18 are not at .*resnet18-.*no network.*None"):
         backbones.create("resnet18", 3, 32, weights="DEFAULT")
     for name, weights, message in (("resnet18", "V9", "no weights 'V9' for 'resnet18': IMAGENET1K_V1 or DEFAULT"),
-                                   ("two_conv", "DEFAULT", "it has none, or None"),
+                                   ("two_conv", "DEFAULT", "it has none, a file that ends in .safetensors, or None"),
                                    ("resnet18:DEFAULT", "DEFAULT", "names weights already")):
         with pytest.raises(ValueError, match=message):
             backbones.create(name, 3, 32, weights=weights)

@@ -74,7 +74,13 @@ def slug(dataset: str) -> str:
 
 def place(dataset: str, backbone: str = "two_conv") -> str:
     """Part of a file name: the data set, and the network if it is not the usual one."""
-    return slug(dataset) + ("" if backbone == "two_conv" else f"-{backbone.replace(':', '-')}")
+    return slug(dataset) + ("" if backbone == "two_conv" else f"-{label(backbone)}")
+
+
+def label(backbone: str) -> str:
+    """A backbone's name as part of a file name: "resnet18:x/imagenet13-1a2b.safetensors" -> "resnet18-imagenet13-1a2b"."""
+    network, _, weights = backbone.partition(":")
+    return network + (f"-{Path(weights).name.removesuffix('.safetensors')}" if weights else "")
 
 
 def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
@@ -138,8 +144,8 @@ def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: b
     options = {**settings, **OF_DATASET.get(dataset, {}).get(method, {})}
     if fast:
         options = {"outer_epochs": 2, "inner_epochs": 1} if method == "adsh" else {"epochs": 2}
-    elif backbone not in SHALLOW:
-        options[passes] = PASSES.get(parse_backbone(backbone)[0], DEEP_PASSES)
+    elif (network := parse_backbone(backbone)[0]) not in SHALLOW:
+        options[passes] = PASSES.get(network, DEEP_PASSES)
     return victim(bits, seed=seed, device=str(devices.resolve(device)), backbone=backbone, **options)
 
 

@@ -23,7 +23,7 @@ from pplkit.budget import format_epsilon
 from pplkit.config import PAPER
 from pplkit.data import load
 from pplkit.experiments import common
-from pplkit.experiments.common import add_colour, make_victim, once, parse, parser, place, setting, slug, summary
+from pplkit.experiments.common import add_colour, label, make_victim, once, parse, parser, place, setting, slug, summary
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
@@ -63,7 +63,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
                "victim": make_victim(method, BITS, seed, device, fast, network, split.name).settings()}
         if origin:
             key |= {"origin": source.manifest, "epsilon": budget}
-        step = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}" / f"{method}-{network}-{seed}.json"
+        step = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}" / f"{method}-{label(network)}-{seed}.json"
         cells[f"{method} {network}"] = once(step, measure, key)
     return cells
 
@@ -85,7 +85,7 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
     """One row per method, network and scenario: mean over seeds, the seeds' values, the envelope of their intervals."""
     rows = []
     for name in next(iter(seeds.values())):
-        method, network = name.split()
+        method, network = name.split(" ", 1)
         for scenario in SCENARIOS:
             found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
             rows.append({"method": method, "network": network, "scenario": scenario,

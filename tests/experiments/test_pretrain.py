@@ -1,0 +1,112 @@
+"""pplkit.experiments.pretrain: weights of our own come from the database's images alone, and backbones take them by name."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from pplkit import backbones, hashing
+from pplkit.data import ImageSet, load
+from pplkit.experiments import common, pretrain
+from pplkit.hashing import DSDH
+from pplkit.storage import save_tensors
+
+TINY = pretrain.Settings(backbone="two_conv", passes=3, batch_size=16)
+
+
+@pytest.fixture
+def split(pictures):
+    return load(f"folder:{pictures}", size=28, channels=1)
+
+
+def test_images_are_mirrored_and_shifted_each_in_its_own_way():
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(64, 3, 10, 10, generator=random)
+    still = pretrain.moved(images, 0.0, random)
+    kept, mirrored = (torch.isclose(still, other, atol=1e-5).flatten(1).all(1) for other in (images, images.flip(-1)))
+    assert (kept | mirrored).all() and 16 < kept.sum() < 48
+    spot = torch.zeros(64, 1, 41, 41)
+    spot[:, :, 20, 20] = 1  # the middle: where a mirror leaves it
+    moved = pretrain.moved(spot, 0.25, random)
+    assert torch.allclose(moved.sum((1, 2, 3)), torch.ones(64), atol=1e-4)
+    place = torch.arange(41.0) - 20
+    for axis in (2, 3):
+        centres = (moved.sum((1, 5 - axis)) * place).sum(1)  # (64,)
+        assert centres.abs().max() <= 0.25 * 41 and centres.std() > 3 and centres.unique().numel() > 60
+
+
+def test_the_rate_rises_and_falls_to_0():
+    rates = [pretrain._rate(i / 1000) for i in range(1001)]
+    assert rates[0] == 0 and max(rates) == rates[100] == 1 and rates[-1] == pytest.approx(0)
+    assert rates[:101] == sorted(rates[:101]) and rates[100:] == sorted(rates[100:], reverse=True)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(split, tmp_path, monkeypatch):
+    whole, right = pretrain.pretrain(split, TINY, tmp_path / "whole.safetensors", "cpu")
+
+    def pull_the_plug(path, tensors, header):
+        save_tensors(path, tensors, header)
+        if header["passes"] == "2":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "save_tensors", pull_the_plug)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(split, TINY, tmp_path / "cut.safetensors", "cpu")
+    monkeypatch.undo()
+    rest, right_too = pretrain.pretrain(split, TINY, tmp_path / "cut.safetensors", "cpu")
+    assert right == right_too
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), rest.state_dict().values(), strict=True))
+    with pytest.raises(ValueError, match="cut.safetensors was trained with other settings or data"):
+        pretrain.pretrain(split, dataclasses.replace(TINY, seed=1), tmp_path / "cut.safetensors", "cpu")
+
+
+def test_queries_are_not_looked_at(split, tmp_path):
+    blank = dataclasses.replace(split, query=ImageSet(torch.zeros_like(split.query.images), split.query.labels))
+    one, two = (pretrain.pretrain(s, TINY, tmp_path / f"{i}.safetensors", "cpu")[0] for i, s in enumerate((split, blank)))
+    assert torch.equal(one.conv1.weight, two.conv1.weight)
+
+
+@pytest.mark.parametrize("backbone, passes", [("two_conv", 12), ("mobilenet_v3_small@64", 1)])
+def test_backbones_take_the_weights_by_the_name_that_is_printed(pictures, tmp_path, capsys, backbone, passes):
+    pretrain.main(["--dataset", f"folder:{pictures}", "--load", "size=28", "channels=1", "--backbone", backbone,
+                   "--device", "cpu", "--passes", str(passes),
+                   "--work", str(tmp_path / "work"), "--weights", str(tmp_path / "weights")])
+    printed = capsys.readouterr().out
+    right, name = re.fullmatch(r"(\S+) of the images left out are named rightly\n--backbone (\S+)\n", printed).groups()
+    assert passes == 1 or float(right) > 0.9  # three bands: easy
+    network = backbones.create(name, 1, 28)
+    trained = pretrain.pretrain(load(f"folder:{pictures}", size=28, channels=1),
+                                pretrain.Settings(backbone=backbone, passes=passes),
+                                tmp_path / "work" / f"pretrain-pictures{'' if passes == 12 else '-' + backbone}"
+                                / "seed0.safetensors", "cpu")[0]  # finished: only read again
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), trained.state_dict().values(), strict=True))
+    assert re.search(r"pictures-[0-9a-f]{8}\.safetensors$", name)
+    assert re.fullmatch(rf"cifar10-{backbone}-pictures-[0-9a-f]{{8}}", common.place("cifar10", name))
+
+    images = torch.randint(0, 256, (16, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    victim = DSDH(4, backbone=name, epochs=1, device="cpu", seed=3)
+    victim.learning_rate = 1e-12  # what is in the network afterwards is what it started from
+    first = next(iter(network.state_dict()))
+    victim.fit(images, torch.arange(16) % 2, progress=False)
+    assert torch.allclose(victim.network.backbone.state_dict()[first], network.state_dict()[first], atol=1e-6)
+    victim.save(tmp_path / "victim.safetensors")
+    next((tmp_path / "weights").rglob("*.safetensors")).unlink()
+    assert torch.equal(hashing.load(tmp_path / "victim.safetensors").encode(images), victim.encode(images))
+    with pytest.raises(FileNotFoundError, match=rf"no weights at .*pretrain --backbone {backbone}` makes them"):
+        backbones.create(name, 1, 28)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_tensors(path, backbones.create("two_conv", 3, 32).state_dict(), {"pretrained": '{"what": "two_conv in colour"}'})
+    with pytest.raises(ValueError, match=r"other.safetensors does not fit 'two_conv' for these images: .*two_conv in colour"):
+        backbones.create(f"two_conv:{path}", 1, 28)
+    with pytest.raises(ValueError, match="does not fit 'resnet18@64'"):
+        backbones.create("resnet18@64", 3, 32, weights=str(path))
+
+
+def test_deep_networks_with_weights_of_our_own_get_fewer_passes():
+    of = {name: common.make_victim("dsdh", 16, 0, "cpu", backbone=f"{name}:x/a.safetensors").settings()["epochs"]
+          for name in ("two_conv", "resnet18", "mobilenet_v2")}
+    assert of == {"two_conv": 15, "resnet18": 5, "mobilenet_v2": 10}
