@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=800, help="of the game (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    train.add_argument("--checkpointing", action="store_true", help="less memory for more time")
+    train.add_argument("--checkpointing", action="store_true", help="less memory for more time, the same result")
+    train.add_argument("--accumulation", type=_positive, default=1, metavar="PARTS",
+                       help="parts that the surrogates take a batch in: less memory for more time (default: %(default)s)")
     train.add_argument("--compile", action="store_true",
                        help="let torch.compile fuse the networks' passes; a minute or more before the first step")
     train.add_argument("--force", action="store_true", help="overwrite GENERATOR")
@@ -165,7 +167,7 @@ def run_train(asked: argparse.Namespace) -> int:
     config = PPLConfig.reference(asked.dataset, **changes)
     state = asked.output.with_name(f"{asked.output.name}.run")
     run = train_ppl(split.train, config, device=asked.device, checkpoint=state, resume=True, progress=not asked.quiet,
-                    checkpointing=asked.checkpointing, compiled=asked.compile)
+                    checkpointing=asked.checkpointing, accumulation=asked.accumulation, compiled=asked.compile)
     if processes.current().main:
         run.generator.save(asked.output, dataset=split.name, image_size=split.train.images.shape[-1],
                            config=dataclasses.asdict(config), run=provenance())

@@ -4,11 +4,13 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from pplkit import backbones, budget, losses
 from pplkit import device as devices
@@ -30,6 +32,7 @@ class Game:
     labels: Tensor  # (N,) on the device
     processes: Processes = Processes()  # each has all images and plays with its share of every batch
     checkpointing: bool = False  # of the surrogates' activations, see `backbones.Torchvision`
+    accumulation: int = 1  # parts that a surrogate takes a batch in, see `codes`
     generator: PerturbationGenerator = field(init=False)
     average: PerturbationGenerator | None = field(init=False, default=None)
     surrogates: list[HashingNetwork] = field(init=False)
@@ -37,6 +40,8 @@ class Game:
     def __post_init__(self) -> None:
         config, device = self.config, self.images.device
         self.processes.check_batch(min(config.batch_size, len(self.images)))
+        if isinstance(self.accumulation, bool) or not isinstance(self.accumulation, int) or self.accumulation < 1:
+            raise ValueError(f"accumulation must be a whole number of at least 1, got {self.accumulation!r}")
         channels, size = image_form(self.images)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -100,6 +105,21 @@ class Game:
         images = budget.to_float(self.images[self.processes.share(index)]).contiguous(memory_format=torch.channels_last)
         return images, losses.similarity_matrix(self.labels[index], balanced=self.config.similarity == "balanced")
 
+    def codes(self, network: HashingNetwork, images: Tensor) -> Tensor:
+        """A surrogate's relaxed codes, (B, C, H, W) -> (B, c), under autocast.
+
+        With `accumulation` above 1 the batch goes through the network in that many parts, whose activations are not kept but
+        computed again, part after part, in the backward pass; the parts' gradients add up. The losses see all codes at once, so
+        the gradients are those of the whole batch, except that batch normalisation sees one part at a time.
+        """
+        play = self.compiled.get(network, network)
+        with devices.autocast(images.device, self.config.autocast):
+            if self.accumulation == 1:
+                return play(images)
+            return torch.cat([checkpoint(play, part, use_reentrant=False,
+                                         context_fn=lambda: (nullcontext(), backbones.RunningStatisticsKept(network)))
+                              for part in images.chunk(self.accumulation)])
+
     def warm_up(self) -> dict[str, Tensor]:
         """One step of the surrogates that keep what they learn, alone, on clean pairs: mean((x_i·x_j / c − S_ij)²)."""
         images, similarity = self.batch()
@@ -107,8 +127,7 @@ class Game:
         if not self.lasting:
             return {"warmup": total}
         for network in self.lasting:
-            with devices.autocast(images.device, self.config.autocast):
-                codes = self.compiled.get(network, network)(images)  # (B, c)
+            codes = self.codes(network, images)  # (B, c)
             total = total + losses.affinity_loss(self.processes.gather(codes.float()), similarity)
         optimiser = self.optimisers["warmup"]
         optimiser.zero_grad(set_to_none=True)
@@ -142,9 +161,7 @@ class Game:
         each = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective", "generator_affinity",
                                           "reverse_scale"))
         for network, privacy, rate, objective, weight, scale in zip(self.surrogates, self.privacy, *each, strict=True):
-            play = self.compiled.get(network, network)
-            with devices.autocast(images.device, config.autocast):
-                outputs = play(images), play(z)  # (B, c) twice
+            outputs = self.codes(network, images), self.codes(network, z)  # (B, c) twice
             clean, protected = (self.processes.gather(codes.detach().to(images.dtype)).requires_grad_() for codes in outputs)
             terms = privacy.terms(clean, protected, similarity)
             j_p = config.alpha * terms["domain"] + config.beta * terms["similarity"] + config.gamma * terms["matching"]

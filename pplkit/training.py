@@ -64,7 +64,7 @@ class PPLRun:
 def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device = "auto",
               checkpoint: str | Path | None = None, resume: bool = False,
               callback: Callable[[int, PPLRun], bool | None] | None = None, progress: bool = True,
-              checkpointing: bool = False, compiled: bool = False) -> PPLRun:
+              checkpointing: bool = False, accumulation: int = 1, compiled: bool = False) -> PPLRun:
     """Train a generator (Algorithm 1 with eq. 14), after warming up its surrogates on clean pairs.
 
     Started by `accelerate` in several processes, each with all images, they play one game together: every batch is dealt out,
@@ -80,8 +80,10 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         callback: called as callback(step, run) with every checkpoint's state; False ends the game there.
         progress: show a progress bar with ETA.
         checkpointing: keep fewer of the surrogates' activations and compute them again in the backward pass: less memory,
-            more time, the same result. (Splitting a batch into parts with accumulated gradients would not give the same: the
-            losses are over pairs of the whole batch, and so are the statistics of the generator's batch normalisation.)
+            more time, the same result.
+        accumulation: the surrogates take every batch in so many parts and accumulate the gradients: less memory, more time. The
+            losses still see the pairs of the whole batch, and the result is the same up to rounding, unless the surrogates have
+            batch normalisation, which then sees one part at a time.
         compiled: let `torch.compile` fuse the networks' passes, see `Game.compile`. It is not part of the configuration: a run
             may be continued with or without it, and then differs by rounding.
 
@@ -89,7 +91,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.
 
     Raises:
-        ValueError: a single image, images that are not square; a checkpoint of another configuration or other images.
+        ValueError: a single image, images that are not square, a bad `accumulation`, a checkpoint of another configuration or
+            other images.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
         OutOfMemory: the batch is too large for the device; names the one to try.
@@ -101,7 +104,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         raise ValueError(f"training needs at least 2 images, got {len(train)}")
     together = processes.current()
     device = devices.resolve(device)
-    game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing)
+    game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing, accumulation)
     if compiled:
         game.compile()
     history: dict[str, list[float]] = {name: [] for name in ("warmup", "step", *SERIES)}
@@ -124,7 +127,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
                     records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
                 except RuntimeError as error:
                     if _is_out_of_memory(error):
-                        raise _memory_help(config, checkpointing) from error
+                        raise _memory_help(config, checkpointing, accumulation) from error
                     raise
                 bar.update()
             _append(history, records, done - config.warmup_steps)
@@ -149,11 +152,13 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or ("memory" in said and "alloc" in said)
 
 
-def _memory_help(config: PPLConfig, checkpointing: bool) -> OutOfMemory:
+def _memory_help(config: PPLConfig, checkpointing: bool, accumulation: int) -> OutOfMemory:
     fewer = max(2, config.batch_size // 2)
     remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
     if not checkpointing and parse(config.backbone)[0] in TORCHVISION:
         remedies.append("checkpointing=True, which changes no result")
+    if accumulation < config.batch_size:
+        remedies.append(f"accumulation={2 * accumulation}")
     return OutOfMemory(f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
                        f"({config.backbone}): try {', or '.join(remedies)}, or several processes")
 

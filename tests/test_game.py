@@ -353,6 +353,51 @@ def test_compiling_is_refused_with_checkpointing():
         played.compile()
 
 
+@pytest.mark.parametrize("parts", [2, 3, 16, 50])
+def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch(parts):
+    data, settings = toy(), TINY | {"code_lengths": (4, 6), "surrogate_objective": ("both", "affinity"), "clean": 0.5}
+    games = [Game(PPLConfig(**settings), data.images, data.labels, accumulation=k) for k in (1, parts)]
+    for played in games:
+        played.warm_up()
+        played.random.manual_seed(1)
+        played.gradients(*played.batch())
+    for whole, split in zip(*([played.generator, *played.surrogates] for played in games), strict=True):
+        for name, expected in gradients(whole).items():
+            assert torch.allclose(expected, gradients(split)[name], atol=1e-6, rtol=1e-4), name
+
+
+def test_accumulation_keeps_the_activations_of_one_part_only():
+    def kept(parts: int) -> int:
+        data = toy()
+        played, total = Game(PPLConfig(**TINY), data.images, data.labels, accumulation=parts), 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            played.codes(played.surrogates[0], played.batch()[0])
+        return total
+
+    assert kept(4) < kept(1) / 4
+
+
+def test_batch_normalisation_counts_every_part_once():
+    data = toy()
+    played = Game(PPLConfig(**(TINY | {"backbone": "mobilenet_v3_small"})), data.images, data.labels, accumulation=2)
+    played.gradients(*played.batch())
+    layers = [m for m in played.surrogates[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert layers and all(int(layer.num_batches_tracked) == 4 for layer in layers)  # two parts, of x and of z
+
+
+@pytest.mark.parametrize("parts", [0, -1, 1.5, True])
+def test_a_bad_number_of_parts_is_refused(parts):
+    data = toy()
+    with pytest.raises(ValueError, match=f"accumulation must be a whole number of at least 1, got {parts}"):
+        Game(PPLConfig(**TINY), data.images, data.labels, accumulation=parts)
+
+
 def test_a_surrogate_needs_something_to_learn():
     with pytest.raises(ValueError, match="leaves a surrogate nothing to learn"):
         PPLConfig(affinity=0, code_lengths=(8, 8), surrogate_objective=("both", "affinity"))

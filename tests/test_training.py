@@ -337,8 +337,10 @@ def test_a_batch_too_large_for_the_memory_names_the_one_to_try(monkeypatch, phas
     with pytest.raises(training.OutOfMemory, match=message) as caught:
         train()
     assert caught.value.__cause__ is error
-    with pytest.raises(training.OutOfMemory, match="batch_size=8, or checkpointing=True, which changes no result"):
+    with pytest.raises(training.OutOfMemory, match="batch_size=8, or checkpointing=True, which changes no result, or accum"):
         train(backbone="mobilenet_v3_small")
+    with pytest.raises(training.OutOfMemory, match="batch_size=8, or accumulation=6, or several processes"):
+        train_ppl(toy(), PPLConfig(**SHORT), progress=False, accumulation=3)
 
 
 def test_other_errors_come_as_they_are(monkeypatch):
@@ -356,6 +358,12 @@ def test_checkpointing_changes_no_result():
     runs = [train_ppl(toy(16), PPLConfig(**settings), progress=False, checkpointing=flag) for flag in (False, True)]
     for first, second in zip(*map(weights, runs), strict=True):
         assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_accumulation_changes_no_result_but_rounding(base):
+    run = train_ppl(toy(), PPLConfig(**SHORT), progress=False, accumulation=2)
+    for first, second in zip(weights(base), weights(run), strict=True):
+        assert torch.allclose(first, second, atol=1e-4)
 
 
 @pytest.mark.parametrize("flag", [False, True])
