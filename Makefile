@@ -10,7 +10,11 @@ LAB_FLAGS ?=
 # More arguments for the explorer's server, e.g. EXPLORER_FLAGS="--no-browser --port 9000".
 EXPLORER_FLAGS ?=
 
+# Processes for `make test`, each with its share of the tests and one thread; 0: one after the other, in this process.
+WORKERS ?= auto
+
 PY := $(abspath $(VENV))/bin/python
+PYTEST = $(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1) "$(PY)" -m pytest -n $(WORKERS) --dist loadgroup
 SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,$(origin PYTHON)),,--chosen) \
 	$(if $(MIN_DISK_GIB),--min-disk-gib $(MIN_DISK_GIB))
 
@@ -29,7 +33,7 @@ help:  ## this list
 	@echo "make setup       only make the virtual environment $(VENV)"
 	@echo "make clean       remove build/ and caches"
 	@echo "make distclean   clean, and remove $(VENV)"
-	@echo "Options: PYTHON=python3.12  VENV=/other/place  MIN_DISK_GIB=2  LAB_FLAGS=--no-browser"
+	@echo "Options: PYTHON=python3.12  VENV=/other/place  MIN_DISK_GIB=2  LAB_FLAGS=--no-browser  WORKERS=1"
 
 setup:
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
@@ -42,11 +46,11 @@ run: setup
 
 test: setup
 	"$(PY)" -m ruff check .
-	"$(PY)" -m pytest
+	$(PYTEST)
 
 test-quick: setup
 	"$(PY)" -m ruff check .
-	"$(PY)" -m pytest -m "not notebooks and not browser"
+	$(PYTEST) -m "not notebooks and not browser"
 
 lab: setup
 	@"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \

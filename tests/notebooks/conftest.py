@@ -1,18 +1,10 @@
 """Shared by the notebook tests: headless environment, and the closing table of seconds and compared cells."""
 
+import itertools
 from collections import defaultdict
 
 import notebook_rules as rules
 import pytest
-
-SECONDS = pytest.StashKey[dict]()
-
-
-@pytest.fixture(scope="session")
-def seconds(request: pytest.FixtureRequest) -> dict:
-    """Seconds per notebook and layer, shown at the end: seconds["09_..."]["strict"] = 31.2."""
-    return request.config.stash.setdefault(SECONDS, defaultdict(dict))
-
 
 @pytest.fixture(scope="session")
 def headless():
@@ -23,7 +15,12 @@ def headless():
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     """Per notebook: seconds of both executions, share of its cells whose outputs are really compared."""
-    measured = config.stash.get(SECONDS, None)
+    measured = defaultdict(dict)  # ["09_..."]["strict"] -> 31.2; from whichever process ran the test
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        for name, value in getattr(report, "user_properties", []):
+            if name == "seconds":
+                stem, layer, seconds = value
+                measured[stem][layer] = seconds
     if not measured:
         return
     write = terminalreporter.write_line

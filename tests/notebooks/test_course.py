@@ -32,9 +32,9 @@ def test_stored_form(path: Path):
 
 @pytest.mark.notebooks
 @each_notebook
-def test_no_cell_fails(path: Path, headless, seconds: dict):
+def test_no_cell_fails(path: Path, headless, record_property):
     run = strict_run(path)
-    seconds[path.stem]["strict"] = run.seconds
+    record_property("seconds", [path.stem, "strict", run.seconds])
     assert run.cells == len(rules.code_cells(rules.read(path)))
     assert not run.errors, "\n\n".join(map(str, run.errors))
 
@@ -48,10 +48,10 @@ def test_prints_what_is_stored(path: Path, headless):
 
 @pytest.mark.notebooks
 @each_notebook
-def test_runs_with_fast_parameters(path: Path, headless, seconds: dict, tmp_path: Path):
+def test_runs_with_fast_parameters(path: Path, headless, record_property, tmp_path: Path):
     table = rules.read_parameter_table(rules.FAST_PARAMETERS)
     result = run_notebooks.run_notebook(path, tmp_path / path.name, table)
-    seconds[path.stem]["fast"] = result.seconds
+    record_property("seconds", [path.stem, "fast", result.seconds])
     assert result.ok, "\n".join([*result.problems, result.details])
 
 
