@@ -55,10 +55,12 @@ def add_colour(arguments: argparse.ArgumentParser) -> None:
 
 
 def setting(text: str) -> tuple[str, object]:
-    """"train=4000" -> ("train", 4000); a value that is no number stays text."""
+    """"train=4000" -> ("train", 4000), "code_lengths=8,8" -> ("code_lengths", (8, 8)); what is no number stays text."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE")
+    if "," in value:
+        return name, tuple(setting(f"{name}={part}")[1] for part in value.rstrip(",").split(","))
     for kind in (int, float):
         try:
             return name, kind(value)

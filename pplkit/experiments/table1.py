@@ -30,6 +30,7 @@ from pplkit.experiments.common import (
     parse,
     parser,
     place,
+    setting,
     summary,
 )
 from pplkit.hashing import Victim
@@ -48,9 +49,13 @@ REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter}
 
 
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
-                  backbone: str = "two_conv", regime: str = "reference") -> PPLConfig:
-    """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε if one is given."""
-    changes = {"warmup_steps": 20, "steps": 20} if fast else {}
+                  backbone: str = "two_conv", regime: str = "reference", game: dict[str, object] | None = None) -> PPLConfig:
+    """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε and other fields if given."""
+    fields = [field.name for field in dataclasses.fields(PPLConfig)]
+    unknown = sorted(set(game or {}) - set(fields))
+    if unknown:
+        raise ValueError(f"the game has no {', '.join(unknown)}: fields are {', '.join(fields)}")
+    changes = dict(game or {}) | ({"warmup_steps": 20, "steps": 20} if fast else {})
     if epsilon is not None:
         changes["epsilon"] = epsilon
     return REGIMES[regime](dataset, seed=seed, backbone=backbone, **changes)
@@ -100,13 +105,13 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
              bits: tuple[int, ...] = BITS, backbone: str = "two_conv", options: dict[str, object] | None = None,
-             regime: str = "reference") -> dict[str, dict]:
+             regime: str = "reference", game: dict[str, object] | None = None) -> dict[str, dict]:
     """All cells of one seed: "adsh clean 16" -> result of `run_victim`.
 
-    `backbone` is the surrogates' and the victims'.
+    `backbone` is the surrogates' and the victims'; `game` has fields of `PPLConfig` that differ from the regime's.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
-    config = configuration(dataset, seed, epsilon, fast, backbone, regime)
+    config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime)}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
@@ -180,14 +185,16 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
     options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
+    options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
+                         help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
     add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     asked = parse(options, arguments)
     seeds = {}
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime)
-        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime)
+                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, dict(asked.game))
+        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, dict(asked.game))
         rows = collect(asked.dataset, seeds)
         runs = {str(s): how_run(cells) for s, cells in seeds.items()}
         suffix = ("" if asked.epsilon is None else f"-eps{config.epsilon:g}") + _other(asked.regime)

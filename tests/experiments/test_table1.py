@@ -106,7 +106,8 @@ def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(
 
 
 @pytest.mark.parametrize("text, expected", [
-    ("train=40", ("train", 40)), ("share=0.5", ("share", 0.5)), ("cache=a=b", ("cache", "a=b"))])
+    ("train=40", ("train", 40)), ("share=0.5", ("share", 0.5)), ("cache=a=b", ("cache", "a=b")),
+    ("code_lengths=8,12", ("code_lengths", (8, 12))), ("rates=1e-3,", ("rates", (0.001,)))])
 def test_settings_as_typed(text, expected):
     assert common.setting(text) == expected
     for wrong in ("train", "=4", ""):
@@ -164,6 +165,14 @@ def test_unknown_victim_and_missing_epsilon_are_refused():
         table1.configuration("folder:x", 0, regime="scatter")
     assert table1.configuration("cifar10", 0, regime="scatter") == PPLConfig.scatter("cifar10")
     assert table1.configuration("fashion-mnist", 0, 0.15).epsilon == 0.15
+
+
+def test_fields_of_the_game_can_be_given(arguments, tmp_path):
+    table1.main([*arguments, "--game", "code_lengths=8,4", "batch_size=16", "steps=900"])
+    stored = json.loads(next((tmp_path / "out").iterdir()).read_text())["generator"]
+    assert (stored["code_lengths"], stored["batch_size"], stored["steps"]) == ([8, 4], 16, 20)  # --fast plays 20
+    with pytest.raises(ValueError, match="no stepps: fields are code_lengths, "):
+        table1.configuration("cifar10", 0, game={"stepps": 3})
 
 
 @pytest.fixture(scope="module")

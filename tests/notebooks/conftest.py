@@ -6,6 +6,7 @@ from collections import defaultdict
 import notebook_rules as rules
 import pytest
 
+
 @pytest.fixture(scope="session")
 def headless():
     """The environment in which `make run` and `make refresh` execute notebooks."""
