@@ -246,7 +246,7 @@ def _read_weights(network: nn.Module, name: str, path: str) -> None:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         holds = header.get("pretrained", "nothing that pplkit.experiments.pretrain wrote")
-        raise ValueError(f"{path} does not fit {name!r} for these images: it holds {holds} ({error})") from error
+        raise ValueError(f"{path} does not fit {name!r} for these images: it holds {holds}") from error
 
 
 def parse(name: str, weights: str | None = None) -> tuple[str, int | None, str]:

@@ -160,10 +160,10 @@ def main(arguments: list[str] | None = None) -> None:
         weights = features.state_dict()
         digest = hashlib.sha256(b"".join(w.cpu().contiguous().numpy().tobytes() for w in weights.values())).hexdigest()[:8]
         path = asked.weights / label(asked.backbone) / f"{place(asked.dataset)}-{digest}.safetensors"
-        note = {"what": f"{asked.backbone} as a classifier of {asked.dataset}'s database images",
-                "accuracy": round(right, 4), "settings": dataclasses.asdict(settings), "split": split.manifest,
+        note = {"accuracy": round(right, 4), "settings": dataclasses.asdict(settings), "split": split.manifest,
                 "run": provenance()}
-        save_tensors(path, weights, {"pretrained": json.dumps(note)})
+        save_tensors(path, weights, {"pretrained": f"{asked.backbone} as a classifier of {asked.dataset}'s database images",
+                                     "how": json.dumps(note)})
         print(f"{right:.3f} of the images left out are named rightly\n--backbone {asked.backbone.partition(':')[0]}:{path}")
 
 
