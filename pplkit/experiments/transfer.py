@@ -109,7 +109,8 @@ def figure(stored: dict) -> Figure:
                         [max(0, row["high"] - row["mAP"]) for row in rows]]
             ax.bar(x, height, 0.18, yerr=whiskers, color=plots.PALETTE[number], hatch=("", "//", "..", "xx")[number],
                    edgecolor="white", label=scenario, error_kw={"elinewidth": 1})
-        ax.set_xticks(range(len(networks)), [network.replace("_", "\n") for network in networks], fontsize=9)
+        names = [label(network).replace("_", "\n").replace("@", "\n@") for network in networks]
+        ax.set_xticks(range(len(networks)), names, fontsize=9)
         ax.set(title=method.upper(), ylim=(0, 1))
     axes[0].set_ylabel("mAP, network codes")
     axes[-1].legend(ncols=2)
