@@ -8,21 +8,18 @@ marks in the README files and in notebook 00. Only text changes; nothing needs t
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import notebook_rules as rules
+import results_guide as results
 import student_edition as editions
 from nbformat import NotebookNode
-
-from pplkit.experiments import table1
-from pplkit.paper import METHODS, at_least_as_good
 
 _GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 _MARKING = re.compile(r"\*\*Marking\*\*\s*(.*?)\s*(?:\n\s*\n|</details>|\Z)", re.DOTALL)
@@ -194,154 +191,6 @@ def fill(text: str, parts: dict[str, Callable[[], str]], where: str) -> str:
     return text
 
 
-def _stored(root: Path, name: str) -> dict:
-    return json.loads((root / "data" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _in_one_sentence(stored: dict) -> str:
-    """How many of a table's cells are met, and how much is found across domains."""
-    rows = table1.compared(stored["cells"])
-    met = f"{sum(row['met'] for row in rows)} of {len(rows)}"
-    ratio = table1.cross_domain_ratio(stored["cells"])
-    return f"{met} cells are at least as good as the paper's; mean cross-domain mAP is {ratio:.2f} times the paper's."
-
-
-def cells_table(stored: dict) -> str:
-    """A stored Table 1 beside the paper's, as markdown."""
-    rows = table1.compared(stored["cells"])
-    bits = sorted({row["bits"] for row in rows})
-    head = " | ".join(f"{b} bits" for b in bits)
-    lines = [f"| victim | trained on | scenario | {head} |", "|---|---|---|" + "---|" * len(bits)]
-    star = " \\*"
-    cells = {(row["method"], row["train"], row["task"], row["bits"]): row for row in rows}
-    for method, train, task in dict.fromkeys(key[:3] for key in cells):
-        found = [cells[method, train, task, b] for b in bits]
-        shown = [f"{row['mAP']:.3f} ({row['paper']:.3f}){'' if row['met'] else star}" for row in found]
-        domain = "clean" if train == "clean" else "protected"
-        lines.append(f"| {method.upper()} | {domain} images | {task} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def _at_half_budget(half: dict) -> str:
-    """What a table with ε = 0.15 says beside the paper's at 0.3."""
-    rows = table1.compared(half["cells"])
-    shown = ", ".join(f"{row['task']} {row['mAP']:.3f} ({row['paper']:.3f})" for row in rows
-                      if (row["method"], row["train"]) == ("adsh", "clean"))
-    met, seeds = sum(row["met"] for row in rows), len(half["runs"])
-    epsilon, ratio = half["generator"]["epsilon"], table1.cross_domain_ratio(half["cells"])
-    return (f"At half the paper's budget (ε = {epsilon:g}, 16 bits, {seeds} seed{'s' if seeds > 1 else ''}) "
-            f"{met} of {len(rows)} cells are as good as\nthe paper's at its full one; mean cross-domain mAP is {ratio:.2f} "
-            f"times the paper's. ADSH trained on clean images:\n{shown}.")
-
-
-def results_table(root: Path = rules.ROOT) -> str:
-    """Our Table 1 on Fashion-MNIST beside the paper's, from the stored results, as markdown."""
-    stored, half = _stored(root, "table1-fashion-mnist"), _stored(root, "table1-fashion-mnist-eps0.15")
-    return f"{cells_table(stored)}\n\n{_in_one_sentence(stored)}\n\n{_at_half_budget(half)}"
-
-
-def scatter_table(root: Path = rules.ROOT) -> str:
-    """Our Table 1 with the generator that also breaks up A->A, as markdown."""
-    stored, reference, half = (_stored(root, f"table1-fashion-mnist{name}") for name in ("-scatter", "", "-eps0.15-scatter"))
-    by_domain = []
-    for domain, trained in (("clean", "clean"), ("adversarial", "protected")):
-        met, before = ([row["met"] for row in table1.compared(table["cells"]) if row["train"] == domain]
-                       for table in (stored, reference))
-        by_domain.append(f"of {len(met)} with searchers trained on {trained} images {sum(met)} (reference: {sum(before)})")
-    def single(table: dict) -> str:
-        """Cells met by each seed alone."""
-        rows = table1.compared(table["cells"])
-        return ", ".join(str(sum(at_least_as_good(row["seeds"][seed], row["paper"], row["train"], row["task"]) for row in rows))
-                         for seed in table["runs"])
-
-    return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Cells met {', '.join(by_domain)}. "
-            f"Generators differ: each seed alone meets {single(stored)} cells (reference: {single(reference)}).\n\n"
-            f"{_at_half_budget(half)}")
-
-
-def colour_table(dataset: str, root: Path = rules.ROOT) -> str:
-    """Our Table 1 on a colour data set beside the paper's, and what it was run with, as markdown."""
-    stored = _stored(root, f"table1-{dataset}")
-    images, seeds = stored["images"], len(stored["runs"])
-    devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
-    run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "
-           f"ε = {stored['generator']['epsilon']:g}, {seeds} seed{'s' if seeds > 1 else ''}, {devices}")
-    network = [row for row in stored["cells"] if (row["method"], row["codes"], row["bits"]) == ("adsh", "network", 16)]
-    domains = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "clean")
-    protected = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "adversarial")
-    return (f"{run}.\n\n{cells_table(stored)}\n\n{_in_one_sentence(stored)} Most of these are cross-domain cells, which a weak "
-            f"searcher reaches by itself. ADSH with network codes on both sides, 16 bits, trained on clean images: {domains}; "
-            f"on protected images: {protected}.")
-
-
-TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenet13": "ImageNet-13"}
-UNLICENSED = ("cifar10", "imagenet13")  # no picture of them may be passed on, see data/README.md
-
-
-def figures_table(root: Path = rules.ROOT) -> str:
-    """What the paper says of its Figs. 3 to 7, and what our stored runs say, as markdown."""
-    transfer = _stored(root, "transfer-fashion-mnist")
-    measured = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in transfer["cells"]}
-    networks = list(dict.fromkeys(c["network"] for c in transfer["cells"]))
-    met = "; ".join(f"{method.upper()} " + ", ".join(
-        f"{network} " + "/".join(f"{measured[method, network, scenario]:.2f}" for scenario in ("C->C", "C->A", "A->C"))
-        for network in networks if network != transfer["generator"]["backbone"]) for method in METHODS)
-
-    def carried_over(origin: str, dataset: str) -> str:
-        stored = _stored(root, f"transfer-{origin}-to-{dataset}")
-        own = {(c["method"], c["task"]): c["mAP"] for c in _stored(root, f"table1-{dataset}")["cells"]
-               if (c["train"], c["codes"], c["bits"]) == ("clean", "network", 16)}
-        rows = [c for c in stored["cells"] if c["method"] == "adsh"]
-        return f"ADSH {rows[0]['mAP']:.2f} in C->C, " + ", ".join(
-            f"{c['scenario']} {c['mAP']:.2f} (own generator {own['adsh', c['scenario']]:.2f})" for c in rows[1:])
-
-    def mixtures(dataset: str) -> str:
-        worst: dict[tuple[str, float], float] = {}
-        for c in _stored(root, f"ratio-{dataset}")["cells"]:
-            worst[c["method"], c["share"]] = min(worst.get((c["method"], c["share"]), 1.0), c["mAP"])
-        return "worst scenario " + ", ".join(f"{m.upper()} {worst[m, 0.0]:.2f} at share 0, {worst[m, 0.1]:.2f} at 0.1, "
-                                             f"{worst[m, 0.5]:.2f} at 0.5" for m in METHODS)
-
-    def visible(dataset: str, epsilons: Iterable[float]) -> str:
-        pairs: dict[float, list[dict]] = {}
-        for c in _stored(root, f"pairs-{dataset}")["cells"]:
-            pairs.setdefault(c["epsilon"], []).append(c)
-        seen = {e: [sum(c[key] for c in cells) / len(cells) for key in ("psnr", "ssim")] for e, cells in pairs.items()}
-        return "; ".join(f"ε = {e:g}: PSNR {seen[e][0]:.1f} dB, SSIM {seen[e][1]:.2f}" for e in epsilons)
-
-    sweep = _stored(root, "epsilon-fashion-mnist")
-    clean = {c["epsilon"]: c["mAP"] for c in sweep["scaled"] if (c["method"], c["train"], c["scenario"])
-             == ("adsh", "clean", "A->C")}
-    kept = [c["mAP"] for c in sweep["retrained"] if (c["train"], c["scenario"]) == ("adversarial", "A->A")]
-    both = '"with both data available for training, test models perform well on all tasks" (CIFAR-10)'
-    carried = "the protection carries over to other networks (CIFAR-10, pretrained)"
-    across = '"generalizes well across different networks and datasets" (pretrained)'
-    drops = 'cross-domain search "drops suddenly"; A->A of models trained on adversarial data is kept'
-    subtle = '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"'
-    seeds = len(sweep["scaled"][0]["seeds"])
-    rows = [
-        ("3", "transfer-fashion-mnist.png", carried,
-         f"Fashion-MNIST, networks that the generator never met, random weights, C->C/C->A/A->C: {met}",
-         f"transfer --networks {' '.join(networks)}"),
-        *(("4", f"transfer-{origin}-to-{dataset}.png", across,
-           f"{TITLES[origin]} to {TITLES[dataset]}: {carried_over(origin, dataset)}",
-           f"transfer --origin {origin} --dataset {dataset} --networks two_conv")
-          for origin, dataset in (("imagenet13", "cifar10"), ("cifar10", "imagenet13"))),
-        ("5", "ratio-fashion-mnist.png", both, f"Fashion-MNIST: {mixtures('fashion-mnist')}", "ratio"),
-        ("5", "ratio-cifar10.png", both, f"CIFAR-10: {mixtures('cifar10')}", "ratio --dataset cifar10"),
-        ("6", "epsilon-fashion-mnist.png", drops,
-         "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
-         + f" (one generator scaled, {seeds} seeds); A->A from {min(kept):.2f} to {max(kept):.2f} (retrained)", "epsilon"),
-    ]
-    for name, epsilons in (("fashion-mnist", (0.05, 0.3)), ("cifar10", (0.032, 0.1)), ("imagenet13", (0.032, 0.1))):
-        numbers = f"pairs-{name}.{'json' if name in UNLICENSED else 'png'}"
-        rows.append(("7", numbers, subtle, f"{TITLES[name]}: {visible(name, epsilons)}",
-                     f"pairs --dataset {name} --epsilons {' '.join(map(str, epsilons))}"))
-    return "\n".join(["| Figure | the paper says | ours, one seed unless stated | made by |", "|---|---|---|---|",
-                      *(f"| [{number}](data/results/{name}) | {claim} | {ours} "
-                        f"| `python -m pplkit.experiments.{command}` |" for number, name, claim, ours, command in rows)])
-
-
 def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     """Bring README files and notebooks up to date; the files that were (or, without `write`, would be) changed."""
     folder = root / "notebooks"
@@ -355,11 +204,10 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     parts = {"course map": lambda: short_map(entries)}
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
-    for path, offered in {root / "README.md": {"course map": outside, "results": lambda: results_table(root),
-                                             "figures": lambda: figures_table(root), "scatter": lambda: scatter_table(root),
-                                             **{name: lambda name=name: colour_table(name, root)
-                                                for name in ("cifar10", "imagenet13")}},
-                          folder / "README.md": full}.items():
+    in_readme = {"course map": outside, "results": lambda: results.results_table(root),
+                 "scatter": lambda: results.scatter_table(root), "figures": lambda: results.figures_table(root),
+                 **{name: lambda name=name: results.colour_table(name, root) for name in ("cifar10", "imagenet13")}}
+    for path, offered in {root / "README.md": in_readme, folder / "README.md": full}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")
             after = fill(before, offered, path.name)
