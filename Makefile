@@ -14,7 +14,7 @@ EXPLORER_FLAGS ?=
 WORKERS ?= auto
 
 PY := $(abspath $(VENV))/bin/python
-PYTEST = $(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1) "$(PY)" -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST = $(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1) "$(PY)" -m pytest -n $(WORKERS) --dist loadscope
 SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,$(origin PYTHON)),,--chosen) \
 	$(if $(MIN_DISK_GIB),--min-disk-gib $(MIN_DISK_GIB))
 

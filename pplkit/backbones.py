@@ -238,11 +238,14 @@ def _is_file(weights: str) -> bool:
 
 
 def _read_weights(network: nn.Module, name: str, path: str) -> None:
-    """Fill a feature network with the weights that `pplkit.experiments.pretrain` wrote."""
+    """Fill a feature network with what `pplkit.experiments.pretrain` wrote; `name` says its first layers, "resnet18@64"."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}; `python -m pplkit.experiments.pretrain --backbone {name}` makes them")
+        raise FileNotFoundError(f"no weights at {path}; `python -m pplkit.experiments.pretrain --dataset ... --backbone {name}`"
+                                " makes such files")
     tensors, header = read_tensors(path)
     try:
+        if header.get("backbone", name) != name:  # pooling has no weights: other first layers may fit, and be wrong
+            raise RuntimeError(f"its weights are of {header['backbone']}")
         network.load_state_dict(tensors)
     except RuntimeError as error:
         holds = header.get("pretrained", "nothing that pplkit.experiments.pretrain wrote")
@@ -307,5 +310,5 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
     else:
         network = {"two_conv": TwoConv, "dense": Dense}[name](channels, size)
     if fetch and _is_file(weights):
-        _read_weights(network, f"{name}@{stem}" if stem else name, weights)
+        _read_weights(network, f"{name}@{stem or size}" if name in TORCHVISION else name, weights)
     return network

@@ -81,10 +81,13 @@ class Game:
         """Let `torch.compile` fuse both players' passes from now on; results differ by rounding only.
 
         The networks themselves stay as they are. The first step takes a minute or more, and not every processor gains:
-        `python -m tests.benchmarks.bench_training --compile` measures it. ValueError: `checkpointing` cannot be compiled.
+        `python -m tests.benchmarks.bench_training --compile` measures it. ValueError: `checkpointing` and `accumulation` cannot
+        be compiled.
         """
         if self.checkpointing and backbones.parse(self.config.backbone)[0] in backbones.TORCHVISION:
             raise ValueError("torch.compile cannot follow checkpointing: choose one of the two")
+        if self.accumulation > 1:
+            raise ValueError(f"torch.compile cannot follow accumulation={self.accumulation}: choose one of the two")
         self.compiled = {network: torch.compile(network, backend=backend, dynamic=False)
                          for network in (self.generator, *self.surrogates)}
 
@@ -112,11 +115,10 @@ class Game:
         computed again, part after part, in the backward pass; the parts' gradients add up. The losses see all codes at once, so
         the gradients are those of the whole batch, except that batch normalisation sees one part at a time.
         """
-        play = self.compiled.get(network, network)
         with devices.autocast(images.device, self.config.autocast):
             if self.accumulation == 1:
-                return play(images)
-            return torch.cat([checkpoint(play, part, use_reentrant=False,
+                return self.compiled.get(network, network)(images)
+            return torch.cat([checkpoint(network, part, use_reentrant=False,
                                          context_fn=lambda: (nullcontext(), backbones.RunningStatisticsKept(network)))
                               for part in images.chunk(self.accumulation)])
 

@@ -83,7 +83,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             more time, the same result.
         accumulation: the surrogates take every batch in so many parts and accumulate the gradients: less memory, more time. The
             losses still see the pairs of the whole batch, and the result is the same up to rounding, unless the surrogates have
-            batch normalisation, which then sees one part at a time.
+            batch normalisation, which then sees one part at a time. Not part of the configuration: resume with the same number.
         compiled: let `torch.compile` fuse the networks' passes, see `Game.compile`. It is not part of the configuration: a run
             may be continued with or without it, and then differs by rounding.
 
@@ -157,7 +157,7 @@ def _memory_help(config: PPLConfig, checkpointing: bool, accumulation: int) -> O
     remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
     if not checkpointing and parse(config.backbone)[0] in TORCHVISION:
         remedies.append("checkpointing=True, which changes no result")
-    if accumulation < config.batch_size:
+    if 4 * accumulation <= config.batch_size:  # two images in each part, for batch normalisation
         remedies.append(f"accumulation={2 * accumulation}")
     return OutOfMemory(f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
                        f"({config.backbone}): try {', or '.join(remedies)}, or several processes")

@@ -189,6 +189,21 @@ def test_train_writes_a_generator_that_protect_takes(photos, tmp_path, capsys):
     assert cli.main(train_words(photos, tmp_path / "x")) == cli.WRONG_USE and "no epsilon for" in capsys.readouterr().err
 
 
+def test_train_passes_on_what_saves_memory_and_time(photos, tmp_path, monkeypatch):
+    given = {}
+
+    def stop(*_: object, **options: object):
+        given.update(options)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(cli, "train_ppl", stop)
+    command = ["train", f"folder:{photos}", str(tmp_path / "g.safetensors"), "--epsilon", "0.1", "--quiet"]
+    all_three = ["--checkpointing", "--accumulation", "4", "--compile"]
+    for options, expected in ([], (False, 1, False)), (all_three, (True, 4, True)):
+        cli.main([*command, *options])
+        assert (given["checkpointing"], given["accumulation"], given["compiled"]) == expected
+
+
 def test_train_goes_on_where_it_was_interrupted(photos, tmp_path, monkeypatch, capsys):
     words = ["--epsilon", "0.1", "--seed", "3"]
     assert cli.main(train_words(photos, tmp_path / "whole.safetensors", *words)) == cli.DONE

@@ -346,8 +346,10 @@ def test_compiled_passes_play_the_same_game():
             assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_compiling_is_refused_with_checkpointing():
+def test_compiling_is_refused_with_checkpointing_and_accumulation():
     data = toy()
+    with pytest.raises(ValueError, match="cannot follow accumulation=2"):
+        Game(PPLConfig(**TINY), data.images, data.labels, accumulation=2).compile()
     played = Game(PPLConfig(**(TINY | {"backbone": "resnet18"})), data.images, data.labels, checkpointing=True)
     with pytest.raises(ValueError, match="cannot follow checkpointing"):
         played.compile()
@@ -366,7 +368,7 @@ def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch(parts):
             assert torch.allclose(expected, gradients(split)[name], atol=1e-6, rtol=1e-4), name
 
 
-def test_accumulation_keeps_the_activations_of_one_part_only():
+def test_accumulation_keeps_no_activations_in_the_forward_pass():
     def kept(parts: int) -> int:
         data = toy()
         played, total = Game(PPLConfig(**TINY), data.images, data.labels, accumulation=parts), 0

@@ -360,8 +360,11 @@ def test_checkpointing_changes_no_result():
         assert torch.allclose(first, second, atol=1e-5)
 
 
-def test_accumulation_changes_no_result_but_rounding(base):
+def test_accumulation_changes_no_result_but_rounding(base, monkeypatch):
+    parts, codes = [], training.Game.codes
+    monkeypatch.setattr(training.Game, "codes", lambda self, *rest: parts.append(self.accumulation) or codes(self, *rest))
     run = train_ppl(toy(), PPLConfig(**SHORT), progress=False, accumulation=2)
+    assert set(parts) == {2}
     for first, second in zip(weights(base), weights(run), strict=True):
         assert torch.allclose(first, second, atol=1e-4)
 

@@ -55,18 +55,25 @@ def add_colour(arguments: argparse.ArgumentParser) -> None:
 
 
 def setting(text: str) -> tuple[str, object]:
-    """"train=4000" -> ("train", 4000), "code_lengths=8,8" -> ("code_lengths", (8, 8)); what is no number stays text."""
+    """"train=4000" -> ("train", 4000), "code_lengths=8,8" -> ("code_lengths", (8, 8)), "scaled=False" -> ("scaled", False);
+    other text stays text.
+    """
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE")
-    if "," in value:
-        return name, tuple(setting(f"{name}={part}")[1] for part in value.rstrip(",").split(","))
+    parts = [_number(part) for part in value.rstrip(",").split(",")]
+    if not any(isinstance(part, str) for part in parts):
+        return name, tuple(parts) if "," in value else parts[0]
+    return name, {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def _number(text: str) -> int | float | str:
     for kind in (int, float):
         try:
-            return name, kind(value)
+            return kind(text)
         except ValueError:
             continue
-    return name, value
+    return text
 
 
 def slug(dataset: str) -> str:

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,9 @@ from pplkit import device as devices
 from pplkit.budget import to_float
 from pplkit.checkpoints import fill_optimiser, optimiser_tensors
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, label, parse, parser, place
+from pplkit.experiments.common import add_colour, parse, parser, place
 from pplkit.progress import progress_bar
-from pplkit.storage import provenance, read_tensors, save_tensors
+from pplkit.storage import provenance, read_tensors, save_json, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,9 @@ class Settings:
         shift: images are moved by up to this share of their side, in either direction, and mirrored with probability ½.
         held_out: share of the database's images that the accuracy is measured on.
         seed: of weights, batches and shifts.
+
+    Raises:
+        ValueError: a number that makes no sense; a backbone that starts from trained weights.
     """
 
     backbone: str
@@ -55,6 +59,15 @@ class Settings:
     shift: float = 0.125
     held_out: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("passes", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out!r}")
+        if backbones.parse(self.backbone)[2]:
+            raise ValueError(f"pretraining starts from random weights, got {self.backbone!r}: leave out the colon and the rest")
 
 
 def moved(images: Tensor, shift: float, random: torch.Generator) -> Tensor:
@@ -115,13 +128,13 @@ def pretrain(split: RetrievalSplit, settings: Settings, state: Path, device: str
         classifier.load_state_dict({name: tensors[name] for name in classifier.state_dict()})
         fill_optimiser(optimiser, tensors, "optimiser/")
         done = int(header["passes"])
-    steps = math.ceil(len(train) / settings.batch_size)
+    steps = max(1, len(train) // settings.batch_size)  # what is left over comes in another pass
     with progress_bar(total=settings.passes * steps, initial=done * steps, description=f"{settings.backbone}") as bar:
         for number in range(done, settings.passes):
-            random = torch.Generator().manual_seed(settings.seed + number + 1)
+            random = torch.Generator().manual_seed(1000 * settings.seed + number + 1)
             classifier.train()
             total = torch.zeros((), device=device)
-            batches = torch.randperm(len(train), generator=random).to(device).split(settings.batch_size)
+            batches = torch.randperm(len(train), generator=random).to(device).split(settings.batch_size)[:steps]
             for i, index in enumerate(batches):
                 progress = (number * steps + i + 1) / (settings.passes * steps)
                 optimiser.param_groups[0]["lr"] = settings.learning_rate * _rate(progress)
@@ -154,17 +167,20 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     for seed in asked.seeds:
         split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
-        settings = Settings(backbone=asked.backbone, passes=1 if asked.fast else asked.passes, seed=seed)
-        state = asked.work / f"pretrain-{place(asked.dataset, asked.backbone)}" / f"seed{seed}.safetensors"
+        network, stem, weights = backbones.parse(asked.backbone)
+        name = f"{network}@{stem or split.train.images.shape[-1]}" if network in backbones.TORCHVISION else network
+        settings = Settings(backbone=asked.backbone if weights else name, passes=1 if asked.fast else asked.passes, seed=seed)
+        state = asked.work / f"pretrain-{place(asked.dataset, name)}" / f"seed{seed}.safetensors"
         features, right = pretrain(split, settings, state, asked.device)
         weights = features.state_dict()
         digest = hashlib.sha256(b"".join(w.cpu().contiguous().numpy().tobytes() for w in weights.values())).hexdigest()[:8]
-        path = asked.weights / label(asked.backbone) / f"{place(asked.dataset)}-{digest}.safetensors"
-        note = {"accuracy": round(right, 4), "settings": dataclasses.asdict(settings), "split": split.manifest,
-                "run": provenance()}
-        save_tensors(path, weights, {"pretrained": f"{asked.backbone} as a classifier of {asked.dataset}'s database images",
-                                     "how": json.dumps(note)})
-        print(f"{right:.3f} of the images left out are named rightly\n--backbone {asked.backbone.partition(':')[0]}:{path}")
+        path = asked.weights / name / f"{place(asked.dataset)}-{digest}.safetensors"
+        what = f"{name} as a classifier of {asked.dataset}'s database images"
+        note = {"what": what, "weights": str(path), "accuracy": round(right, 4), "settings": dataclasses.asdict(settings),
+                "split": split.manifest, "run": provenance()}
+        save_tensors(path, weights, {"backbone": name, "pretrained": what, "how": json.dumps(note)})
+        save_json(asked.out / f"pretrain-{place(asked.dataset, name)}-{seed}{'-fast' if asked.fast else ''}.json", note)
+        print(f"{right:.3f} of the images left out are named rightly\n--backbone {shlex.quote(f'{name}:{path}')}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ seed's generator and victims as checkpoints for the notebooks.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,10 +52,11 @@ REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter}
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
                   backbone: str = "two_conv", regime: str = "reference", game: dict[str, object] | None = None) -> PPLConfig:
     """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε and other fields if given."""
-    fields = [field.name for field in dataclasses.fields(PPLConfig)]
+    fields = [field.name for field in dataclasses.fields(PPLConfig) if field.name not in ("epsilon", "seed", "backbone")]
     unknown = sorted(set(game or {}) - set(fields))
     if unknown:
-        raise ValueError(f"the game has no {', '.join(unknown)}: fields are {', '.join(fields)}")
+        raise ValueError(f"the game cannot be given {', '.join(unknown)}: its fields are {', '.join(fields)} (epsilon, seed "
+                         "and backbone are arguments of their own)")
     changes = dict(game or {}) | ({"warmup_steps": 20, "steps": 20} if fast else {})
     if epsilon is not None:
         changes["epsilon"] = epsilon
@@ -112,7 +114,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
-    work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime)}" / f"seed{seed}"
+    work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
     run = train_generator(split, config, work, device)
     run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
     twin = protect_split(split, run.protect)
@@ -123,8 +125,10 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
 
 
-def _other(regime: str) -> str:
-    return "" if regime == "reference" else f"-{regime}"
+def _other(regime: str, game: dict[str, object] | None = None) -> str:
+    """Part of a file name: the regime if it is not the reference, and a digest of the fields that differ from it."""
+    changed = f"-game{hashlib.sha256(repr(sorted(game.items())).encode()).hexdigest()[:6]}" if game else ""
+    return ("" if regime == "reference" else f"-{regime}") + changed
 
 
 def collect(dataset: str, seeds: dict[int, dict[str, dict]]) -> list[dict]:
@@ -190,27 +194,27 @@ def main(arguments: list[str] | None = None) -> None:
     add_colour(options)
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     asked = parse(options, arguments)
-    seeds = {}
+    seeds, game = {}, dict(asked.game)
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, dict(asked.game))
-        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, dict(asked.game))
+                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game)
+        config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, game)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): how_run(cells) for s, cells in seeds.items()}
-        suffix = ("" if asked.epsilon is None else f"-eps{config.epsilon:g}") + _other(asked.regime)
+        suffix = ("" if asked.epsilon is None else f"-eps{config.epsilon:g}") + _other(asked.regime, game)
         name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone, asked.dataset).settings()
                    for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
         save_json(asked.out / name, {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
-            "regime": asked.regime,
+            "regime": asked.regime, "game": game,
             "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
     print(report(rows))
     if asked.ship:
-        ship(asked.work, place(asked.dataset, asked.backbone), f"{config.epsilon:g}{_other(asked.regime)}", asked.seeds[0],
-             asked.bits, asked.ship)
+        ship(asked.work, place(asked.dataset, asked.backbone), f"{config.epsilon:g}{_other(asked.regime, game)}",
+             asked.seeds[0], asked.bits, asked.ship)
 
 
 def ship(work: Path, name: str, game: str, seed: int, bits: Sequence[int], folder: Path) -> None:

@@ -4,7 +4,10 @@
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
 The generator is Table 1's; it has met the two-convolution network only. The paper's figure shows CIFAR-10 with networks
-pretrained on ImageNet; here all networks start from random weights. Every victim is kept under `--work`.
+pretrained on ImageNet; here networks start from random weights, unless `--networks` names others. Every victim is kept
+under `--work`.
+`--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
+otherwise.
 With `--origin` (Fig. 4) the generator is the one of that data set, applied with the budget of `--dataset`.
 Writes `data/results/transfer-DATASET.json` (`transfer-ORIGIN-to-DATASET.json`) and a figure.
 """
@@ -35,10 +38,12 @@ NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18@64")  # @64: se
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
              work: Path, device: str, fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
-             origin: str | None = None, origin_options: dict[str, object] | None = None) -> dict[str, dict]:
+             origin: str | None = None, origin_options: dict[str, object] | None = None,
+             victim_seed: int | None = None) -> dict[str, dict]:
     """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims.
 
-    `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one.
+    `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, `victim_seed` the
+    seed of the victims' weights and batches if not `seed`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     source = load(origin, root, seed=seed, **(origin_options or {})) if origin else split
@@ -50,21 +55,22 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     run = train_generator(source, config, folder, device)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
     twin = protect_split(split, lambda images: run.protect(images, budget))
-    cells = {}
+    cells, own = {}, seed if victim_seed is None else victim_seed
     tasks = [(method, network) for network in networks for method in methods]
     for method, network in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
-        home = work / f"clean-{place(dataset, network)}" / f"seed{seed}"
+        home = work / f"clean-{place(dataset, network)}" / f"seed{seed}{_drawn(victim_seed)}"
 
         def measure(method: str = method, network: str = network, home: Path = home) -> dict:
-            victim = trained_victim(method, BITS, seed, split, split.train, home, device, fast, backbone=network)
+            victim = trained_victim(method, BITS, own, split, split.train, home, device, fast, backbone=network)
             return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
 
         key = {"generator": dataclasses.asdict(config), "split": split.manifest,
-               "victim": make_victim(method, BITS, seed, device, fast, network, split.name).settings()}
+               "victim": make_victim(method, BITS, own, device, fast, network, split.name).settings()}
         if origin:
             key |= {"origin": source.manifest, "epsilon": budget}
-        step = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}" / f"{method}-{label(network)}-{seed}.json"
-        cells[f"{method} {network}"] = once(step, measure, key)
+        step = f"{method}-{label(network)}-{seed}{_drawn(victim_seed)}.json"
+        folder = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}"
+        cells[f"{method} {network}"] = once(folder / step, measure, key)
     return cells
 
 
@@ -75,6 +81,10 @@ def backbone_name(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _drawn(victim_seed: int | None) -> str:
+    return "" if victim_seed is None else f"-victim{victim_seed}"
 
 
 def _name(dataset: str, origin: str | None, backbone: str) -> str:
@@ -133,6 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--networks", nargs="+", type=backbone_name, default=list(NETWORKS),
                          help="of the victims, names for pplkit.backbones")
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims")
+    options.add_argument("--victim-seed", type=int, help="of the victims' weights and batches (default: the run's)")
     options.add_argument("--origin", help="data set that the generator learned from (default: --dataset)")
     options.add_argument("--origin-load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="as --load, of --origin")
@@ -140,20 +151,23 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     plots.use_style()
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
-                            asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load))
+                            asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
+                            asked.victim_seed)
              for seed in asked.seeds}
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
     first = next(iter(seeds[asked.seeds[0]].values()))["key"]
+    given = [network for network in asked.networks if parse_backbone(network)[2]]
     shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"
     stored = {
         "what": f"{shown} (the paper's are on CIFAR-10 and ImageNet with pretrained networks), {BITS} bits, network codes, "
-                f"epsilon {format_epsilon(budget)}, networks from random weights",
+                f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights"),
         "images": first["split"]["counts"], "load": dict(asked.load), "generator": first["generator"],
         "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}
                  for seed, cells in seeds.items()},
         "victims": {name: cell["key"]["victim"] for name, cell in seeds[asked.seeds[0]].items()},
         "cells": collect(seeds)}
-    name = f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{'-fast' if asked.fast else ''}"
+    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
+            f"{'-fast' if asked.fast else ''}")
     save_json(asked.out / f"{name}.json", stored)
     common.save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored["cells"]))

@@ -1,6 +1,7 @@
 """pplkit.experiments.pretrain: weights of our own come from the database's images alone, and backbones take them by name."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -71,11 +72,13 @@ def test_queries_are_not_looked_at(split, tmp_path):
 def test_backbones_take_the_weights_by_the_name_that_is_printed(pictures, tmp_path, capsys, backbone, passes):
     pretrain.main(["--dataset", f"folder:{pictures}", "--load", "size=28", "channels=1", "--backbone", backbone,
                    "--device", "cpu", "--passes", str(passes),
-                   "--work", str(tmp_path / "work"), "--weights", str(tmp_path / "weights")])
+                   "--work", str(tmp_path / "work"), "--weights", str(tmp_path / "weights"), "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     right, name = re.fullmatch(r"(\S+) of the images left out are named rightly\n--backbone (\S+)\n", printed).groups()
     assert passes == 1 or float(right) > 0.9  # three bands: easy
     network = backbones.create(name, 1, 28)
+    note, = (tmp_path / "out").iterdir()
+    assert json.loads(note.read_text())["accuracy"] == pytest.approx(float(right), abs=6e-4)
     trained = pretrain.pretrain(load(f"folder:{pictures}", size=28, channels=1),
                                 pretrain.Settings(backbone=backbone, passes=passes),
                                 tmp_path / "work" / f"pretrain-pictures{'' if passes == 12 else '-' + backbone}"
@@ -93,8 +96,28 @@ def test_backbones_take_the_weights_by_the_name_that_is_printed(pictures, tmp_pa
     victim.save(tmp_path / "victim.safetensors")
     next((tmp_path / "weights").rglob("*.safetensors")).unlink()
     assert torch.equal(hashing.load(tmp_path / "victim.safetensors").encode(images), victim.encode(images))
-    with pytest.raises(FileNotFoundError, match=rf"no weights at .*pretrain --backbone {backbone}` makes them"):
+    with pytest.raises(FileNotFoundError, match=rf"no weights at .*pretrain --dataset ... --backbone {backbone}` makes"):
         backbones.create(name, 1, 28)
+
+
+def test_other_first_layers_are_refused_even_where_the_weights_would_fit(pictures, tmp_path, capsys):
+    pretrain.main(["--dataset", f"folder:{pictures}", "--load", "size=40", "channels=1", "--backbone", "resnet18", "--fast",
+                   "--device", "cpu", "--work", str(tmp_path), "--weights", str(tmp_path / "w"), "--out", str(tmp_path)])
+    network, _, path = capsys.readouterr().out.split("--backbone ")[1].strip().partition(":")
+    assert network == "resnet18@40"  # with max-pooling, which networks for up to 32 pixels leave out
+    backbones.create(f"resnet18@40:{path}", 1, 28)
+    backbones.create(f"resnet18:{path}", 1, 40)
+    with pytest.raises(ValueError, match="does not fit 'resnet18@28' .*: it holds resnet18@40 as a classifier"):
+        backbones.create(f"resnet18:{path}", 1, 28)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"passes": 0}, "passes must be at least 1, got 0"), ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ({"held_out": 1.0}, "held_out must be between 0 and 1, got 1.0"),
+    ({"backbone": "resnet18:IMAGENET1K_V1"}, "starts from random weights, got 'resnet18:IMAGENET1K_V1'")])
+def test_settings_that_make_no_sense_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **wrong)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -107,7 +108,8 @@ def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(
 
 @pytest.mark.parametrize("text, expected", [
     ("train=40", ("train", 40)), ("share=0.5", ("share", 0.5)), ("cache=a=b", ("cache", "a=b")),
-    ("code_lengths=8,12", ("code_lengths", (8, 12))), ("rates=1e-3,", ("rates", (0.001,)))])
+    ("code_lengths=8,12", ("code_lengths", (8, 12))), ("rates=1e-3,", ("rates", (0.001,))),
+    ("cache=/a,b", ("cache", "/a,b")), ("scaled=False", ("scaled", False)), ("widths=None", ("widths", None))])
 def test_settings_as_typed(text, expected):
     assert common.setting(text) == expected
     for wrong in ("train", "=4", ""):
@@ -169,10 +171,16 @@ def test_unknown_victim_and_missing_epsilon_are_refused():
 
 def test_fields_of_the_game_can_be_given(arguments, tmp_path):
     table1.main([*arguments, "--game", "code_lengths=8,4", "batch_size=16", "steps=900"])
-    stored = json.loads(next((tmp_path / "out").iterdir()).read_text())["generator"]
-    assert (stored["code_lengths"], stored["batch_size"], stored["steps"]) == ([8, 4], 16, 20)  # --fast plays 20
-    with pytest.raises(ValueError, match="no stepps: fields are code_lengths, "):
+    path, = (tmp_path / "out").iterdir()
+    assert re.fullmatch(r"table1-photos-eps0.3-game[0-9a-f]{6}-fast.json", path.name)
+    stored = json.loads(path.read_text())
+    assert stored["game"] == {"code_lengths": [8, 4], "batch_size": 16, "steps": 900}
+    used = stored["generator"]
+    assert (used["code_lengths"], used["batch_size"], used["steps"]) == ([8, 4], 16, 20)  # --fast plays 20
+    with pytest.raises(ValueError, match="cannot be given stepps: its fields are code_lengths, "):
         table1.configuration("cifar10", 0, game={"stepps": 3})
+    with pytest.raises(ValueError, match="cannot be given seed: .*arguments of their own"):
+        table1.configuration("cifar10", 0, game={"seed": 3})
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,10 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_
             assert row["mAP"] == same["mAP"]
     assert (tmp_path / "out" / "transfer-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
     assert "dsdh dense" in capsys.readouterr().out
+    transfer.main([*shared, "--networks", "two_conv", "--victim-seed", "7"])
+    other = json.loads((tmp_path / "out" / "transfer-pictures-victim7-fast.json").read_text())
+    assert other["victims"]["adsh two_conv"]["seed"] == 7 and other["generator"] == stored["generator"]
+    assert [row["mAP"] for row in other["cells"]] != [row["mAP"] for row in stored["cells"] if row["network"] == "two_conv"]
 
 
 def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
