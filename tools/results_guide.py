@@ -80,9 +80,13 @@ def scatter_table(root: Path = rules.ROOT) -> str:
             f"{_at_half_budget(half)}")
 
 
-def colour_table(dataset: str, root: Path = rules.ROOT) -> str:
-    """Our Table 1 on a colour data set beside the paper's, and what it was run with, as markdown."""
-    stored = _stored(root, f"table1-{dataset}")
+# ImageNet-13 with ResNet-18, pretrained by `pplkit.experiments.pretrain`: see the README for the commands
+PRETRAINED = "imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0"
+
+
+def colour_table(name: str, root: Path = rules.ROOT) -> str:
+    """Our Table 1 on a colour data set beside the paper's, and what it was run with, from table1-NAME.json, as markdown."""
+    stored = _stored(root, f"table1-{name}")
     images, seeds = stored["images"], len(stored["runs"])
     devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
     run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "

@@ -150,7 +150,7 @@ def pretrain(split: RetrievalSplit, settings: Settings, state: Path, device: str
                 bar.update()
             bar.set_postfix(loss=f"{float(total) / steps:.3f}")
             save_tensors(state, {**classifier.state_dict(), **optimiser_tensors(optimiser, "optimiser/")},
-                         {"key": key, "passes": str(number + 1)})
+                         {"key": key, "passes": str(number + 1), "run": json.dumps(provenance())})
     return features, accuracy(classifier, test)
 
 
@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = asked.weights / name / f"{place(asked.dataset)}-{digest}.safetensors"
         what = f"{name} as a classifier of {asked.dataset}'s database images"
         note = {"what": what, "weights": str(path), "accuracy": round(right, 4), "settings": dataclasses.asdict(settings),
-                "split": split.manifest, "run": provenance()}
+                "split": split.manifest, "run": json.loads(read_tensors(state)[1]["run"])}
         save_tensors(path, weights, {"backbone": name, "pretrained": what, "how": json.dumps(note)})
         save_json(asked.out / f"pretrain-{place(asked.dataset, name)}-{seed}{'-fast' if asked.fast else ''}.json", note)
         print(f"{right:.3f} of the images left out are named rightly\n--backbone {shlex.quote(f'{name}:{path}')}")

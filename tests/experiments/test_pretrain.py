@@ -78,6 +78,7 @@ def test_backbones_take_the_weights_by_the_name_that_is_printed(pictures, tmp_pa
     assert passes == 1 or float(right) > 0.9  # three bands: easy
     network = backbones.create(name, 1, 28)
     note, = (tmp_path / "out").iterdir()
+    assert json.loads(note.read_text())["run"]["commit"]
     assert json.loads(note.read_text())["accuracy"] == pytest.approx(float(right), abs=6e-4)
     trained = pretrain.pretrain(load(f"folder:{pictures}", size=28, channels=1),
                                 pretrain.Settings(backbone=backbone, passes=passes),

@@ -193,6 +193,7 @@ def stored():
     ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
+    ("imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0", "imagenet13", PPLConfig.reference, "0", (16,)),
 ])
 def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regime, seeds, bits):
     stored = json.loads(embedded("results", f"table1-{name}.json").read_text())
@@ -203,7 +204,8 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
     assert all(set(row["seeds"]) == set(seeds) for row in stored["cells"])
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
-    expected = regime(dataset, seed=stored["generator"]["seed"])
+    changed = {field: tuple(value) if isinstance(value, list) else value for field, value in stored.get("game", {}).items()}
+    expected = regime(dataset, seed=stored["generator"]["seed"], backbone=stored["generator"]["backbone"], **changed)
     added_since = vars(expected).keys() - stored["generator"].keys()
     assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
     settings = {name: value for name, value in vars(expected).items() if name not in added_since}
