@@ -43,4 +43,4 @@ def test_a_coarse_pattern_survives_what_a_fine_one_does_not(stored):
 def test_the_readme_quotes_the_stored_figures(stored):
     fine, coarse = (f"{stored[size, 'dsdh', 'C->A']:.2f}" for size in (None, 28))
     clean = f"{stored[None, 'dsdh', 'C->C']:.2f}"
-    assert re.search(rf"{fine}\s+instead\s+of\s+{clean},\s+with\s+`--pattern-size 28`\s+{coarse}", README)
+    assert re.search(rf"{fine}\s+\(C->C:\s+{clean}\),\s+with\s+`--pattern-size 28`\s+{coarse}", README)
