@@ -29,6 +29,25 @@ FORMS = {"fashion-mnist": (10000, 1, 28), "cifar10": (10000, 3, 32), "imagenet13
 UNCOUNTED = 3  # steps
 
 
+def peak_bytes(device: torch.device) -> int:
+    """Most memory so far: allocated on the GPU, or resident in this process, Python and torch included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def alone(module: str, device: torch.device, steps: int, one: str) -> dict[str, object]:
+    """What `python -m MODULE --one ONE` prints: a measurement in a process of its own."""
+    command = [sys.executable, "-m", module, "--device", str(device), "--steps", str(steps), "--one", one]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def circumstances(device: torch.device, steps: int) -> dict[str, object]:
+    """What a result file says about the machine and the code."""
+    return {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0], "run_on": str(device), "timing": f"{steps} steps"}
+
+
 def measure(dataset: str, device: torch.device, steps: int) -> dict[str, object]:
     """Rates and peak memory of one data set, in this process."""
     count, channels, size = FORMS[dataset]
@@ -48,11 +67,10 @@ def measure(dataset: str, device: torch.device, steps: int) -> dict[str, object]
         if device.type == "cuda":
             torch.cuda.synchronize()
         rates[f"{name}_steps_per_second"] = round(steps / (time.perf_counter() - begun), 2)
-    cuda = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"dataset": dataset, "images": [count, channels, size, size], "batch_size": config.batch_size,
-            "surrogates": len(config.code_lengths), **rates, "peak_megabytes": round(peak / 1e6),
-            "peak_is": "allocated on the GPU" if cuda else "resident memory of the process, Python and torch included"}
+            "surrogates": len(config.code_lengths), **rates, "peak_megabytes": round(peak_bytes(device) / 1e6),
+            "peak_is": "allocated on the GPU" if device.type == "cuda"
+            else "resident memory of the process, Python and torch included"}
 
 
 def main() -> None:
@@ -70,14 +88,10 @@ def main() -> None:
         return
     rows = []
     for dataset in asked.datasets:
-        command = [sys.executable, "-m", "tests.benchmarks.bench_datasets", "--device", str(device),
-                   "--steps", str(asked.steps), "--one", dataset]
-        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        rows.append(alone("tests.benchmarks.bench_datasets", device, asked.steps, dataset))
         print(f"{dataset:14} warm-up {rows[-1]['warm_up_steps_per_second']:6.2f} steps/s, game "
               f"{rows[-1]['game_steps_per_second']:6.2f} steps/s, peak {rows[-1]['peak_megabytes']} MB")
-    save_json(asked.output, {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-                             "load_average": os.getloadavg()[0], "run_on": str(device), "timing": f"{asked.steps} steps",
-                             "rows": rows})
+    save_json(asked.output, {**circumstances(device, asked.steps), "rows": rows})
     print(f"written: {asked.output}")
 
 

@@ -9,10 +9,6 @@ of the process, or memory allocated on the GPU) is its own; the first step is no
 
 import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,8 +17,8 @@ import torch
 from pplkit import device as devices
 from pplkit.config import PPLConfig
 from pplkit.game import Game
-from pplkit.storage import provenance, save_json
-from tests.benchmarks.bench_retrieval import cpu_name
+from pplkit.storage import save_json
+from tests.benchmarks.bench_datasets import alone, circumstances, peak_bytes
 
 OUTPUT = Path(__file__).parents[2] / "data" / "results" / "benchmark-memory.json"
 BACKBONE, BATCH, SIZE = "resnet18@64", 64, 64
@@ -36,7 +32,7 @@ def measure(way: str, device: torch.device, steps: int) -> dict[str, object]:
     config = PPLConfig(backbone=BACKBONE, batch_size=BATCH)
     game = Game(config, images.to(device), torch.arange(BATCH, device=device) % 10, checkpointing=checkpointing,
                 accumulation=accumulation)
-    before = _peak(device)
+    before = peak_bytes(device)
     game.step()
     begun = time.perf_counter()
     for _ in range(steps):
@@ -44,13 +40,7 @@ def measure(way: str, device: torch.device, steps: int) -> dict[str, object]:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return {"way": way, "seconds_per_step": round((time.perf_counter() - begun) / steps, 3),
-            "peak_megabytes": round(_peak(device) / 1e6), "game_megabytes": round((_peak(device) - before) / 1e6)}
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            "peak_megabytes": round(peak_bytes(device) / 1e6), "game_megabytes": round((peak_bytes(device) - before) / 1e6)}
 
 
 def main() -> None:
@@ -67,14 +57,11 @@ def main() -> None:
         return
     rows = []
     for way in WAYS:
-        command = [sys.executable, "-m", "tests.benchmarks.bench_memory", "--device", str(device), "--steps", str(asked.steps),
-                   "--one", way]
-        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        rows.append(alone("tests.benchmarks.bench_memory", device, asked.steps, way))
         print(f"{way:15} {rows[-1]['seconds_per_step']:7.2f} s/step, peak {rows[-1]['peak_megabytes']:6} MB, of which the game "
               f"{rows[-1]['game_megabytes']:6} MB")
-    save_json(asked.output, {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-                             "load_average": os.getloadavg()[0], "run_on": str(device), "backbone": BACKBONE,
-                             "batch": [BATCH, 3, SIZE, SIZE], "timing": f"{asked.steps} steps", "rows": rows})
+    save_json(asked.output, {**circumstances(device, asked.steps), "backbone": BACKBONE, "batch": [BATCH, 3, SIZE, SIZE],
+                             "rows": rows})
     print(f"written: {asked.output}")
 
 
