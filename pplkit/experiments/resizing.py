@@ -8,21 +8,25 @@ pixels): at their own size, and with `pattern_size` (see `pplkit.photos.picture_
 `data/results/resizing-DATASET.json`.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
+from pplkit import device as devices
 from pplkit import pretrained
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import parser, slug
+from pplkit.experiments.common import how_run, once, over_seeds, parse, parser, slug, summary
 from pplkit.generator import PerturbationGenerator
+from pplkit.hashing import Victim
 from pplkit.paper import METHODS
 from pplkit.photos import Picture, protect_picture
-from pplkit.retrieval import mean_average_precision
+from pplkit.retrieval import MeanAveragePrecision, mean_average_precision
 from pplkit.scenarios import SCENARIOS
-from pplkit.storage import provenance, save_json
+from pplkit.storage import save_json
 
 ENLARGED = 4
 EPSILON = 0.3
@@ -41,6 +45,44 @@ def protected(images: Tensor, generator: PerturbationGenerator, epsilon: float, 
     return torch.cat(rows)
 
 
+def run_seed(dataset: str, root: str | None, seed: int, epsilon: float, counts: tuple[int, int], work: Path,
+             device: str) -> dict[str, dict]:
+    """"pattern size" -> method -> scenario -> mAP and interval; `counts`: queries and database images."""
+    split = load(dataset, root, seed=seed)
+    parts: list[ImageSet] = []
+    for part, count in zip((split.query, split.database), counts, strict=True):
+        step = max(1, len(part) // count)
+        parts.append(part.subset(torch.arange(0, len(part), step)[:count]))
+    side = parts[0].images.shape[-1]
+    large = [resized(part.images, ENLARGED * side, "bicubic") for part in parts]
+    device = devices.resolve(device)
+    generator = pretrained.generator().to(device)
+    victims = {method: pretrained.victim(method) for method in METHODS}
+    for victim in victims.values():
+        victim.network.to(device)
+    key = {"split": split.manifest, "epsilon": epsilon, "counts": counts, "generator": generator.metadata,
+           "victims": {method: victim.metadata for method, victim in victims.items()}}
+    found = {}
+    for pattern_size in tqdm(PATTERN_SIZES, desc=f"pattern sizes, seed {seed}"):
+        def measure(pattern_size: int | None = pattern_size) -> dict:
+            published = [protected(images, generator, epsilon, pattern_size) for images in large]
+            return {"methods": {method: summary(_scenarios(victim, side, large, published, parts))
+                                for method, victim in victims.items()}}
+
+        step = f"{'own' if pattern_size is None else pattern_size}-{seed}.json"
+        found[str(pattern_size)] = once(work / f"resizing-{slug(dataset)}" / step, measure, key)
+    return found
+
+
+def _scenarios(victim: Victim, side: int, clean: list[Tensor], published: list[Tensor],
+               parts: list[ImageSet]) -> dict[str, MeanAveragePrecision]:
+    codes = {domain: [victim.encode(resized(images, side, "bilinear")) for images in pictures]
+             for domain, pictures in (("C", clean), ("A", published))}
+    query, database = (part.labels for part in parts)
+    return {scenario: mean_average_precision(codes[scenario[0]][0], query, codes[scenario[-1]][1], database)
+            for scenario in SCENARIOS}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, store."""
     options = parser(__doc__.splitlines()[0])
@@ -48,34 +90,18 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilon", type=float, default=EPSILON, help="budget in pixel units")
     options.add_argument("--queries", type=int, default=500)
     options.add_argument("--database", type=int, default=2000)
-    asked = options.parse_args(arguments)
-    split = load(asked.dataset, asked.root, seed=asked.seeds[0])
+    asked = parse(options, arguments)
     counts = (20, 40) if asked.fast else (asked.queries, asked.database)
-    parts: list[ImageSet] = []
-    for part, count in zip((split.query, split.database), counts, strict=True):
-        step = max(1, len(part) // count)
-        parts.append(part.subset(torch.arange(0, len(part), step)[:count]))
-    side = parts[0].images.shape[-1]
-    large = [resized(part.images, ENLARGED * side, "bicubic") for part in parts]
-    generator = pretrained.generator()
-    victims = {method: pretrained.victim(method) for method in METHODS}
-    cells = []
-    for pattern_size in tqdm(PATTERN_SIZES, desc="pattern sizes"):
-        published = [protected(images, generator, asked.epsilon, pattern_size) for images in large]
-        for method, victim in victims.items():
-            codes = {"C": [victim.encode(resized(images, side, "bilinear")) for images in large],
-                     "A": [victim.encode(resized(images, side, "bilinear")) for images in published]}
-            for scenario in SCENARIOS:
-                query, database = codes[scenario[0]][0], codes[scenario[-1]][1]
-                value = mean_average_precision(query, parts[0].labels, database, parts[1].labels)
-                low, high = value.interval()
-                cells.append({"pattern_size": pattern_size, "method": method, "scenario": scenario,
-                              "mAP": round(float(value.expected), 4), "low": round(low, 4), "high": round(high, 4)})
+    seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, counts, asked.work, asked.device)
+             for seed in asked.seeds}
+    cells = [{"pattern_size": size, "method": method, "scenario": scenario,
+              **over_seeds({seed: found[str(size)]["methods"][method][scenario] for seed, found in seeds.items()})}
+             for size in PATTERN_SIZES for method in METHODS for scenario in SCENARIOS]
     name = f"resizing-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
     save_json(asked.out / name, {
-        "what": f"protected at {ENLARGED * side} pixels, shrunk to {side} and searched, {counts[0]} queries in {counts[1]} "
+        "what": f"enlarged {ENLARGED} times, protected, shrunk again and searched, {counts[0]} queries in {counts[1]} "
                 f"images, epsilon {format_epsilon(asked.epsilon)}, 16 bits, network codes",
-        "run": provenance(), "cells": cells})
+        "runs": {str(seed): how_run(found) for seed, found in seeds.items()}, "cells": cells})
     for pattern_size in PATTERN_SIZES:
         for method in METHODS:
             line = {c["scenario"]: c["mAP"] for c in cells if (c["pattern_size"], c["method"]) == (pattern_size, method)}

@@ -13,14 +13,22 @@ from pplkit.experiments import resizing
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_pattern_size_and_scenario_is_stored(tmp_path, capsys):
-    resizing.main(["--fast", "--out", str(tmp_path)])
+def test_every_pattern_size_and_scenario_is_stored_and_kept(tmp_path, capsys, monkeypatch):
+    asked = ["--fast", "--out", str(tmp_path), "--work", str(tmp_path / "work"), "--seeds", "0", "1"]
+    resizing.main(asked)
     stored = json.loads((tmp_path / "resizing-fashion-mnist-mini-fast.json").read_text())
     assert len(stored["cells"]) == 3 * 2 * 4 and "20 queries in 40 images" in stored["what"]
     for clean in ("adsh", "dsdh"):  # clean pictures do not depend on the pattern
         assert len({c["mAP"] for c in stored["cells"] if (c["method"], c["scenario"]) == (clean, "C->C")}) == 1
-    assert all(c["low"] <= c["mAP"] <= c["high"] for c in stored["cells"])
+    for c in stored["cells"]:
+        assert c["low"] <= c["mAP"] <= c["high"] and c["mAP"] == pytest.approx(sum(c["seeds"].values()) / 2, abs=1e-4)
     assert "pattern at own size" in capsys.readouterr().out
+
+    monkeypatch.setattr(resizing, "protected", None)  # a second call finds every step done
+    resizing.main(asked)
+    assert json.loads((tmp_path / "resizing-fashion-mnist-mini-fast.json").read_text()) == stored
+    with pytest.raises(TypeError):  # --no-resume works anew
+        resizing.main([*asked, "--no-resume"])
 
 
 def test_resizing_rounds_and_keeps_flat_areas():
