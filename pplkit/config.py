@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pplkit import backbones, budget, losses
 
 PAPER_BACKBONE = {"cifar10": "resnet50", "imagenet13": "resnet50", "fashion-mnist": "two_conv"}
-PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}
+PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}  # ε, m, t
+PAPER_IMAGES = 10_000  # n, for training
+EPOCHS = ("t/m", "n/m")
 OBJECTIVES = ("both", "privacy", "affinity")
 
 
@@ -38,7 +40,7 @@ class PPLConfig:
         warmup_steps, warmup_learning_rate: the surrogates are first trained on clean pairs (Adam); 0 steps: random start.
         steps: of the game.
         batch_size: images per step.
-        optimiser: "adam" or "sgd" (momentum 0.9), for both players.
+        optimiser: "adam", "sgd" (plain, as the paper prints it) or "momentum" (SGD with 0.9), for both players.
         generator_learning_rate: 0 freezes the generator.
         surrogate_learning_rate: one for all surrogates, or a tuple of one each; 0 freezes a surrogate.
         refresh_every: every so many steps a surrogate goes back to its state after the warm-up (0: never), several
@@ -95,7 +97,7 @@ class PPLConfig:
             raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
         choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
-                   "optimiser": ("adam", "sgd"), "generator_schedule": (None, "cosine"), "autocast": (None, True, False)}
+                   "optimiser": ("adam", "sgd", "momentum"), "generator_schedule": (None, "cosine"), "autocast": (None, True, False)}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
@@ -133,22 +135,28 @@ class PPLConfig:
         return tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(self.code_lengths)
 
     @classmethod
-    def paper(cls, dataset: str, **changes: object) -> "PPLConfig":
+    def paper(cls, dataset: str, *, epoch: str = "t/m", **changes: object) -> "PPLConfig":
         """The settings as the paper prints them: random start, literal S, Frobenius sums, SGD with 1e-4 (G) and 1e-3 (F).
 
-        The surrogate is a ResNet-50 on colour images. Whether it was pretrained the paper does not say; random weights here,
-        `backbone="resnet50:IMAGENET1K_V1"` for the other reading.
+        Where the paper leaves a choice, this is one reading, and a field has the other: `surrogate_objective` "both" follows
+        eqs. (12) and (14), "privacy" Algorithm 1; `scaled` True divides products of codes by c; `backbone` is a ResNet-50 from
+        random weights on colour images, "resnet50:IMAGENET1K_V1" a pretrained one.
 
         Args:
-            dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size, iterations).
+            dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size m, iterations t).
+            epoch: length e of Algorithm 1's inner loop, which runs t times: "t/m" as printed, or "n/m", all n = 10,000
+                training images once; t·e steps.
             changes: fields to replace.
 
         Raises:
-            ValueError: the paper has no such data set.
+            ValueError: the paper has no such data set, or an unknown `epoch`.
         """
         if dataset not in PAPER:
             raise ValueError(f"the paper has no settings for {dataset!r}: choose one of {sorted(PAPER)}")
-        epsilon, batch_size, steps = PAPER[dataset]
+        if epoch not in EPOCHS:
+            raise ValueError(f"epoch must be one of {list(EPOCHS)}, got {epoch!r}")
+        epsilon, batch_size, iterations = PAPER[dataset]
+        steps = iterations * ((iterations if epoch == "t/m" else PAPER_IMAGES) // batch_size)
         printed = cls(backbone=PAPER_BACKBONE[dataset], epsilon=epsilon, batch_size=batch_size, steps=steps, warmup_steps=0,
                       similarity="literal", reduction="sum", optimiser="sgd", generator_learning_rate=1e-4,
                       surrogate_learning_rate=1e-3)

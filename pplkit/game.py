@@ -75,7 +75,7 @@ class Game:
                   for network, rate in zip(networks, learning_rates, strict=True)]
         if self.config.optimiser == "adam":
             return torch.optim.Adam(groups, fused=True)
-        return torch.optim.SGD(groups, momentum=0.9, fused=True)
+        return torch.optim.SGD(groups, momentum=0.9 if self.config.optimiser == "momentum" else 0.0, fused=True)
 
     def compile(self, backend: str = "inductor") -> None:
         """Let `torch.compile` fuse both players' passes from now on; results differ by rounding only.
@@ -129,6 +129,7 @@ class Game:
         if not self.lasting:
             return {"warmup": total}
         for network in self.lasting:
+            network.train()
             codes = self.codes(network, images)  # (B, c)
             total = total + losses.affinity_loss(self.processes.gather(codes.float()), similarity)
         optimiser = self.optimisers["warmup"]
@@ -149,8 +150,8 @@ class Game:
             similarity: S, float (B, B), of the whole batch.
 
         Returns:
-            unweighted loss terms and monitors, scalars, averaged over the surrogates (magnitude and spread: over those that
-            do not start anew).
+            unweighted loss terms and monitors, scalars, averaged over the surrogates (magnitude and spread: the least of those
+            that do not start anew, so that a healthy surrogate hides no collapse of another).
         """
         config = self.config
         players = len(self.surrogates)
@@ -160,6 +161,7 @@ class Game:
         z = adversarial.detach().requires_grad_()
         z_gradient = torch.zeros_like(z)
         record = dict.fromkeys(SERIES, torch.zeros((), device=images.device))
+        record |= dict.fromkeys(("magnitude", "spread"), torch.full((), math.inf, device=images.device))
         each = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective", "generator_affinity",
                                           "reverse_scale"))
         for network, privacy, rate, objective, weight, scale in zip(self.surrogates, self.privacy, *each, strict=True):
@@ -184,14 +186,24 @@ class Game:
                 self.processes.add(p.grad for p in network.parameters())
             for name, value in terms.items():
                 record[name] = record[name] + value.detach() / players
-            watched = self.lasting or self.surrogates  # a surrogate that starts anew hides no collapse of the others
-            if network in watched:
-                for name, value in {"magnitude": clean.abs().mean(), "spread": clean.std(0).mean()}.items():
-                    record[name] = record[name] + value.detach() / len(watched)
+            if network in (self.lasting or self.surrogates):
+                for name, value in _size(clean.detach()).items():
+                    record[name] = torch.minimum(record[name], value)
         adversarial.backward(z_gradient)
         record["perturbation"] = (z.detach() - images).abs().mean() / self.processes.count
         self.processes.add([*(p.grad for p in self.generator.parameters()), record["perturbation"]])
         return record
+
+    @torch.no_grad()
+    def sizes(self) -> dict[str, float]:
+        """"magnitude" and "spread" as in `history`, of the codes of the first 256 clean images; changes nothing."""
+        images = budget.to_float(self.images[:256]).contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
+        found = []
+        for network in self.lasting or self.surrogates:
+            training = network.training
+            found.append(_size(network.eval()(images)))
+            network.train(training)
+        return {name: min(float(size[name]) for size in found) for name in found[0]}
 
     def remember(self) -> None:
         """Keep the surrogates' present weights (after the warm-up) as what `refresh` goes back to."""
@@ -231,7 +243,13 @@ class Game:
                 self.optimisers["surrogate"].state.pop(weight, None)
 
     def step(self) -> dict[str, Tensor]:
-        """One round of the game on a new batch: both players step at once. Returns the entries of `history`."""
+        """One round of the game on a new batch: both players step at once. Returns the entries of `history`.
+
+        A player with learning rate 0 plays in eval mode: batch normalisation would move its running statistics.
+        """
+        self.generator.train(self.config.generator_learning_rate > 0)
+        for network, rate in zip(self.surrogates, self.config.per_surrogate("surrogate_learning_rate"), strict=True):
+            network.train(rate > 0)
         self.optimisers["generator"].zero_grad(set_to_none=True)
         self.optimisers["surrogate"].zero_grad(set_to_none=True)
         record = self.gradients(*self.batch())
@@ -244,6 +262,11 @@ class Game:
             for mean, value in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
                 mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
         return record
+
+
+def _size(codes: Tensor) -> dict[str, Tensor]:
+    """Of relaxed codes (B, c): mean |u|, and their standard deviation over the batch, averaged over the bits."""
+    return {"magnitude": codes.abs().mean(), "spread": codes.std(0).mean()}
 
 
 def _gradient_norm(weights: Sequence[Tensor], like: Tensor) -> Tensor:

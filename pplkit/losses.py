@@ -4,6 +4,7 @@ X (B, c) are the codes of clean images, Z (B, c) those of their adversarial coun
 of the paper are means here (`reduction="mean"`): with sums, affinity and similarity loss drown the domain and matching loss.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,7 +53,7 @@ def _check_pair(first: Tensor, second: Tensor, similarity: Tensor) -> None:
 def _reduce(terms: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    return terms.mean() if reduction == "mean" else terms.sum()
+    return terms.sum() / (max(1, terms.numel()) if reduction == "mean" else 1)  # a batch of no images costs 0
 
 
 def similarity_loss(clean_codes: Tensor, adversarial_codes: Tensor, similarity: Tensor, *, reduction: str = "mean",
@@ -65,6 +66,12 @@ def similarity_loss(clean_codes: Tensor, adversarial_codes: Tensor, similarity: 
         similarity: S, float (B, N).
         reduction: "mean" or "sum" over pairs (the Frobenius norm of the paper is the sum).
         scaled: False gives the other reading of the paper's damaged residual, x_i·z_j − c·S_ij.
+
+    Returns:
+        scalar; 0 for an empty batch.
+
+    Raises:
+        ValueError: codes of different length, a similarity of another shape, an unknown reduction.
     """
     _check_pair(clean_codes, adversarial_codes, similarity)
     c = clean_codes.shape[1]
@@ -73,27 +80,55 @@ def similarity_loss(clean_codes: Tensor, adversarial_codes: Tensor, similarity: 
 
 
 def affinity_loss(adversarial_codes: Tensor, similarity: Tensor, *, reduction: str = "mean", scaled: bool = True) -> Tensor:
-    """J_o, eq. (4): mean_ij (z_i·z_j / c − S_ij)²: protected images stay usable among themselves. Args as `similarity_loss`."""
+    """J_o, eq. (4): mean_ij (z_i·z_j / c − S_ij)²: protected images stay usable among themselves.
+
+    Args:
+        adversarial_codes: Z, float (B, c).
+        similarity: S, float (B, B).
+        reduction, scaled, returns and errors as `similarity_loss`.
+    """
     return similarity_loss(adversarial_codes, adversarial_codes, similarity, reduction=reduction, scaled=scaled)
 
 
 def matching_loss(clean_codes: Tensor, adversarial_codes: Tensor, *, reduction: str = "mean") -> Tensor:
-    """J_e, eq. (10): mean_i ‖x_i − z_i‖², float (B, c) each; row i of both belongs to the same image."""
+    """J_e, eq. (10): mean_i ‖x_i − z_i‖².
+
+    Args:
+        clean_codes: X, float (B, c).
+        adversarial_codes: Z, float (B, c), row i from the same image as row i of X.
+        reduction: "mean" or "sum" over images.
+
+    Returns:
+        scalar; 0 for an empty batch.
+
+    Raises:
+        ValueError: codes of different shapes, an unknown reduction.
+    """
     if clean_codes.shape != adversarial_codes.shape or clean_codes.ndim != 2:
         raise ValueError(f"codes must be (B, c) twice, got {tuple(clean_codes.shape)} and {tuple(adversarial_codes.shape)}")
     return _reduce((clean_codes - adversarial_codes).square().sum(1), reduction)
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """‖a_i − b_j‖² for a (B, c), b (N, c) -> (B, N), never negative, differentiable also at 0."""
+    """‖a_i − b_j‖² for a (B, c), b (N, c) -> (B, N), never negative, differentiable also at 0.
+
+    Both are moved by the mean of a first, which changes no distance: among codes that are nearly equal, as those of a surrogate
+    on its way to collapse, ‖a‖² + ‖b‖² − 2 a·b would be the rounding error of large numbers.
+    """
+    centre = first.detach().mean(0)  # (c,)
+    first, second = first - centre, second - centre
     cross = first @ second.T  # (B, N)
     return (first.square().sum(1)[:, None] + second.square().sum(1)[None, :] - 2 * cross).clamp_min(0)
 
 
+def _check_positive(name: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+
 def gaussian_kernel(bandwidth: float) -> Kernel:
-    """k(a, b) = exp(−‖a − b‖² / bandwidth), one fixed bandwidth in squared code units."""
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be positive, got {bandwidth!r}")
+    """k(a, b) = exp(−‖a − b‖² / bandwidth), one fixed bandwidth in squared code units; ValueError if it is not positive."""
+    _check_positive("bandwidth", bandwidth)
     return lambda distances: torch.exp(-distances / bandwidth)
 
 
@@ -101,9 +136,15 @@ def multi_gaussian_kernel(factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0
     """k(a, b) = mean_f exp(−‖a − b‖² / (f·m)), m = detached mean squared distance of the joint batch.
 
     `floor` keeps m positive, so that a collapsed batch (all codes equal) gives k = 1 and a discrepancy of 0, not NaN.
+
+    Raises:
+        ValueError: no factor; a factor or a floor that is not positive and finite.
     """
-    if not factors or min(factors) <= 0:
-        raise ValueError(f"factors must be positive and at least one, got {factors!r}")
+    if not factors:
+        raise ValueError(f"factors must be at least one, got {factors!r}")
+    for factor in factors:
+        _check_positive("each of factors", factor)
+    _check_positive("floor", floor)
 
     def kernel(distances: Tensor) -> Tensor:
         mean = distances.detach().mean().clamp_min(floor)
@@ -153,6 +194,9 @@ def smmd(clean_codes: Tensor, adversarial_codes: Tensor, similarity: Tensor, ker
 
     Returns:
         scalar; can be negative (it is a difference of two discrepancies).
+
+    Raises:
+        ValueError: codes or similarity of other shapes.
     """
     kernels = _joint_kernels(clean_codes, adversarial_codes, kernel or multi_gaussian_kernel())
     _check_pair(clean_codes, adversarial_codes, similarity)
@@ -163,7 +207,7 @@ def smmd(clean_codes: Tensor, adversarial_codes: Tensor, similarity: Tensor, ker
 def mmd(clean_codes: Tensor, adversarial_codes: Tensor, kernel: Kernel | None = None) -> Tensor:
     """Squared maximum mean discrepancy, V-statistic (Gretton et al. 2012, eq. 5): S of all ones, so it never sees a class.
 
-    MMD² = mean_ij k(x_i, x_j) + mean_ij k(z_i, z_j) − 2 mean_ij k(x_i, z_j) ≥ 0. Args as `smmd`.
+    MMD² = mean_ij k(x_i, x_j) + mean_ij k(z_i, z_j) − 2 mean_ij k(x_i, z_j) ≥ 0 (up to rounding). Args and errors as `smmd`.
     """
     kernels = _joint_kernels(clean_codes, adversarial_codes, kernel or multi_gaussian_kernel())
     return _weighted_discrepancy(kernels, torch.ones_like(kernels[0]))
@@ -179,6 +223,12 @@ def cdd(clean_codes: Tensor, adversarial_codes: Tensor, labels: Tensor, kernel: 
         clean_codes, adversarial_codes: float (B, c), row i from the same image.
         labels: int (B,), single-label.
         kernel: as `smmd`.
+
+    Returns:
+        scalar; of a single class only the first term.
+
+    Raises:
+        ValueError: codes of different shapes, labels that are not (B,).
     """
     if labels.shape != (len(clean_codes),):
         raise ValueError(f"cdd needs class labels of shape ({len(clean_codes)},), got {tuple(labels.shape)}")
@@ -204,14 +254,17 @@ class PrivacyLoss(nn.Module):
 
     Shape:
         forward(X (B, c), Z (B, c), S (B, B)) -> scalar. S may be balanced: D_s only asks for its sign.
+
+    Raises:
+        ValueError: a weight that is not a finite number of at least 0; in `forward`, as `smmd` and `similarity_loss`.
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 10.0, gamma: float = 1.0, kernel: Kernel | None = None, *,
                  reduction: str = "mean", scaled: bool = True):
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value!r}")
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number of at least 0 and finite, got {value!r}")
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.kernel = kernel or multi_gaussian_kernel()
         self.reduction, self.scaled = reduction, scaled

@@ -19,6 +19,8 @@ from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import CollapseWarning, HashingNetwork
 from pplkit.progress import progress_bar
 
+JUDGED = 50  # steps that a collapse must have lasted, or a warm-up must have had
+
 __all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "train_ppl"]
 
 
@@ -39,8 +41,8 @@ class PPLRun:
         surrogates: F, one per code length, in eval mode.
         history: {"warmup": [loss per step], "step": [1, 2, …], and per game step the unweighted loss terms "affinity",
             "domain", "similarity", "matching", "clean", the gradient norms "generator_gradient", "surrogate_gradient",
-            "perturbation" (mean |δ| in pixel units), "magnitude" (mean |u| of clean codes), "spread" (their mean standard
-            deviation over the batch)}.
+            "perturbation" (mean |δ| in pixel units), "magnitude" (mean |u| of clean codes) and "spread" (their mean standard
+            deviation over the batch), both of the surrogate where it is least}.
         config: the configuration.
         collapsed: None, or what the collapse detector said.
     """
@@ -134,13 +136,15 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             done = until
             last = "warmup" if warming else "affinity"
             bar.set_postfix({"phase": "warm-up" if warming else "game", last: f"{history[last][-1]:.3f}"})
-            run.collapsed = run.collapsed or _notice_collapse(history, config, done)
+            if done == config.warmup_steps >= JUDGED:
+                run.collapsed = _notice_collapse({name: [size] for name, size in game.sizes().items()}, config, done)
+            elif len(history["step"]) >= JUDGED:
+                run.collapsed = run.collapsed or _notice_collapse(history, config, done)
             if checkpoint is not None and together.main:
                 checkpoints.store(checkpoint, game, history, run.collapsed)
             stop = callback is not None and together.main and callback(done, run) is False
             if together.any(stop, device):
                 break
-            game.generator.train()  # a callback may have put it in eval mode
     run.generator.eval()
     for network in run.surrogates:
         network.eval()
@@ -179,11 +183,11 @@ def _append(history: dict[str, list[float]], records: list[dict[str, Tensor]], b
         history["step"].extend(range(before + 1, before + len(records) + 1))
 
 
-def _notice_collapse(history: dict[str, list[float]], config: PPLConfig, step: int) -> str | None:
-    """What to say if the last 50 steps all had codes near 0 (mean |u| < 0.05) or all equal (spread < 0.02)."""
-    recent = {name: history[name][-50:] for name in ("magnitude", "spread")}
-    if len(recent["spread"]) < 50:
-        return None
+def _notice_collapse(sizes: dict[str, list[float]], config: PPLConfig, step: int) -> str | None:
+    """What to say if codes are near 0 (mean |u| < 0.05) or all equal (spread < 0.02): after the warm-up, or in all of the last
+    steps of the game.
+    """
+    recent = {name: sizes[name][-JUDGED:] for name in ("magnitude", "spread")}
     if max(recent["magnitude"]) < 0.05:
         what = f"all codes are near 0 (mean |u| = {recent['magnitude'][-1]:.3f})"
     elif max(recent["spread"]) < 0.02:
@@ -195,6 +199,8 @@ def _notice_collapse(history: dict[str, list[float]], config: PPLConfig, step: i
         cures.append("similarity='balanced'")
     if config.warmup_steps < 500:
         cures.append("warmup_steps=1500")
+    if step == config.warmup_steps:
+        cures.append(f"warmup_learning_rate={config.warmup_learning_rate / 5:g}")
     each = zip(config.per_surrogate("surrogate_learning_rate"), config.per_surrogate("restart_every"), strict=True)
     if max((rate for rate, restart in each if not restart), default=0) > 1e-4:
         cures.append("surrogate_learning_rate=1e-5")

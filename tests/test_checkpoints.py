@@ -15,6 +15,7 @@ TINY = {"widths": (4, 4, 4, 4), "batch_size": 8, "autocast": False, "surrogate_l
 SETTINGS = {
     "Adam": {},
     "SGD": {"optimiser": "sgd"},
+    "momentum": {"optimiser": "momentum"},
     "average": {"generator_average": 0.9},
     "refresh": {"refresh_every": 2, "restart_every": (0, 3), "code_lengths": (8, 4), "generator_schedule": "cosine"},
     "frozen surrogate": {"surrogate_learning_rate": 0.0},

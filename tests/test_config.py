@@ -11,9 +11,11 @@ from pplkit.config import PPLConfig
 def test_the_papers_settings():
     """Section 'Implementation Details': ε 0.1, 0.032, 0.3; 500, 500, 1000 iterations; batches of 32, 32, 512."""
     printed = {"cifar10": (0.1, 500, 32), "imagenet13": (0.032, 500, 32), "fashion-mnist": (0.3, 1000, 512)}
-    for dataset, values in printed.items():
+    for dataset, (epsilon, iterations, batch_size) in printed.items():
         config = PPLConfig.paper(dataset)
-        assert (config.epsilon, config.steps, config.batch_size) == values
+        assert (config.epsilon, config.batch_size) == (epsilon, batch_size)
+        assert config.steps == iterations * (iterations // batch_size)  # Algorithm 1: t rounds of e = [t/m]
+        assert PPLConfig.paper(dataset, epoch="n/m").steps == iterations * (10000 // batch_size)
         assert config.norm == "inf" and config.code_lengths == (8,)
         assert (config.alpha, config.beta, config.gamma, config.reverse_scale, config.affinity) == (1, 10, 1, 1, 1)
         assert (config.generator_learning_rate, config.surrogate_learning_rate) == (1e-4, 1e-3)
@@ -23,6 +25,8 @@ def test_the_papers_settings():
     assert changed == dataclasses.replace(PPLConfig.paper("fashion-mnist"), steps=3, seed=5)
     with pytest.raises(ValueError, match="no settings for 'mnist': choose one of .*'cifar10'"):
         PPLConfig.paper("mnist")
+    with pytest.raises(ValueError, match=r"epoch must be one of \['t/m', 'n/m'\], got 'n'"):
+        PPLConfig.paper("cifar10", epoch="n")
 
 
 def test_surrogates_of_64_pixel_images_learn_at_a_fifth_of_the_rates():

@@ -134,11 +134,42 @@ def test_a_frozen_surrogate_gets_no_gradient_and_the_others_do():
     assert changed == [False] * 6 + [True] * 6
 
 
-def test_a_frozen_generator_stays_as_it_is():
-    played = start(generator_learning_rate=0.0)
-    before = [p.detach().clone() for p in played.generator.parameters()]
-    played.step()
-    assert all(torch.equal(a, b) for a, b in zip(before, played.generator.parameters(), strict=True))
+def test_momentum_adds_nine_tenths_of_the_step_before():
+    plain, heavy = (start(optimiser=name, generator_learning_rate=0.05, surrogate_learning_rate=0.0)
+                    for name in ("sgd", "momentum"))
+    kept = []
+    for played in (plain, heavy):
+        weights = [list(played.generator.parameters())[0].detach().clone()]
+        for _ in range(2):
+            played.step()
+            weights.append(list(played.generator.parameters())[0].detach().clone())
+        kept.append(weights)
+    assert torch.equal(kept[0][1], kept[1][1])  # the first step is the same
+    first, second = kept[1][1] - kept[1][0], kept[1][2] - kept[1][1]
+    assert torch.allclose(second - 0.9 * first, kept[0][2] - kept[0][1], rtol=0, atol=1e-6)
+
+
+def test_frozen_players_stay_as_they_are_running_statistics_too():
+    played = start(generator_learning_rate=0.0, surrogate_learning_rate=0.0, backbone="resnet18@64")
+    players = [played.generator, *played.surrogates]
+    before = [value.clone() for player in players for value in player.state_dict().values()]
+    for _ in range(2):
+        played.step()
+    after = [value for player in players for value in player.state_dict().values()]
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in players[1].modules())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_sizes_are_those_of_the_smallest_surrogate_and_looking_changes_nothing():
+    played = start(code_lengths=(4, 8))
+    before = [value.clone() for network in played.surrogates for value in network.state_dict().values()]
+    sizes = played.sizes()
+    with torch.no_grad():
+        codes = [network(budget.to_float(played.images[:256])) for network in played.surrogates]
+    assert sizes["magnitude"] == pytest.approx(min(u.abs().mean().item() for u in codes), abs=1e-6)
+    assert sizes["spread"] == pytest.approx(min(u.std(0).mean().item() for u in codes), abs=1e-6)
+    after = [value for network in played.surrogates for value in network.state_dict().values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and played.surrogates[0].training
 
 
 def test_the_record_holds_the_unweighted_terms():
@@ -156,9 +187,9 @@ def test_the_record_holds_the_unweighted_terms():
         "similarity": [losses.similarity_loss(a, b, similarity) for a, b in pairs],
         "matching": [losses.matching_loss(a, b) for a, b in pairs],
         "clean": [losses.affinity_loss(a, similarity) for a, _ in pairs],
-        "magnitude": [a.abs().mean() for a, _ in pairs],
-        "spread": [a.std(0).mean() for a, _ in pairs],
     }
+    assert record["magnitude"] == pytest.approx(min(a.abs().mean().item() for a, _ in pairs), abs=1e-5)
+    assert record["spread"] == pytest.approx(min(a.std(0).mean().item() for a, _ in pairs), abs=1e-5)
     for name, values in expected.items():
         assert record[name] == pytest.approx(sum(v.item() for v in values) / 2, abs=1e-5), name
     assert record["perturbation"] == pytest.approx((z - x).abs().mean().item(), abs=1e-6)

@@ -1,6 +1,7 @@
 """pplkit.losses: each loss beside an explicit double loop in float64, its derivatives, degenerate batches."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -450,14 +451,40 @@ def test_unknown_reductions_are_refused(reduction):
             call()
 
 
-def test_impossible_kernels_and_weights_are_refused():
-    for bandwidth in (0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"bandwidth must be positive, got {bandwidth!r}"):
-            gaussian_kernel(bandwidth)
-    for factors in ((), (1.0, 0.0), (-2.0,)):
-        with pytest.raises(ValueError, match="factors must be positive and at least one, got"):
-            multi_gaussian_kernel(factors)
-    for name in ("alpha", "beta", "gamma"):
-        for weight in (-1.0, math.nan):
-            with pytest.raises(ValueError, match=f"{name} must be at least 0, got {weight!r}"):
-                losses.PrivacyLoss(**{name: weight})
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "1"])
+def test_impossible_kernels_and_weights_are_refused(value):
+    message = re.escape(f"must be positive and finite, got {value!r}")
+    with pytest.raises(ValueError, match=f"bandwidth {message}"):
+        gaussian_kernel(value)
+    with pytest.raises(ValueError, match=f"each of factors {message}"):
+        multi_gaussian_kernel((1.0, value))
+    with pytest.raises(ValueError, match=f"floor {message}"):
+        multi_gaussian_kernel(floor=value)
+    with pytest.raises(ValueError, match="factors must be at least one"):
+        multi_gaussian_kernel(())
+    if value != 0:
+        for name in ("alpha", "beta", "gamma"):
+            with pytest.raises(ValueError, match=re.escape(f"{name} must be a number of at least 0 and finite, got {value!r}")):
+                losses.PrivacyLoss(**{name: value})
+
+
+@pytest.mark.parametrize("bits", [8, 64])
+@pytest.mark.parametrize("spread", [1e-6, 1e-4, 1e-2])
+def test_nearly_equal_codes_give_the_discrepancies_of_float64(bits, spread):
+    """A surrogate on its way to collapse: without centring, float32 distances are the rounding errors of ‖a‖² ≈ c."""
+    random = torch.Generator().manual_seed(0)
+    base = 0.9 * torch.randn(bits, generator=random).sign()  # (c,)
+    clean, adversarial = (base + spread * torch.randn(128, bits, generator=random) for _ in range(2))  # (B, c)
+    labels = torch.arange(128) % 10
+    s = similarity_matrix(labels)
+    for discrepancy in (lambda x, z: smmd(x, z, s), mmd, lambda x, z: cdd(x, z, labels)):
+        exact = discrepancy(clean.double(), adversarial.double()).item()
+        assert discrepancy(clean, adversarial).item() == pytest.approx(exact, abs=1e-5)
+
+
+def test_an_empty_batch_costs_nothing():
+    nobody, no_pairs = torch.zeros(0, 4), torch.zeros(0, 0)
+    for reduction in ("mean", "sum"):
+        assert affinity_loss(nobody, no_pairs, reduction=reduction) == 0
+        assert matching_loss(nobody, nobody, reduction=reduction) == 0
+    assert smmd(nobody, nobody, no_pairs) == mmd(nobody, nobody) == 0

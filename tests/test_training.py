@@ -291,6 +291,23 @@ def test_a_collapsed_surrogate_is_reported_with_cures(monkeypatch, shrink, shift
     assert "teaches the generator nothing" in run.collapsed
 
 
+def test_one_collapsed_surrogate_is_not_hidden_by_healthy_ones(monkeypatch):
+    forward = HashingNetwork.forward
+    shrunk = 4  # bits of the one that collapses
+    monkeypatch.setattr(HashingNetwork, "forward", lambda self, x: forward(self, x) * (1e-3 if self.bits == shrunk else 1))
+    with pytest.warns(CollapseWarning, match="collapsed by step 60: all codes are near 0"):
+        run = train(code_lengths=(8, shrunk), steps=60, warmup_steps=0, checkpoint_every=30)
+    assert run.collapsed
+
+
+def test_a_collapse_in_the_warm_up_is_reported_before_the_game(monkeypatch):
+    collapsing(monkeypatch, 1e-3, 0.0)
+    with pytest.warns(CollapseWarning, match=r"collapsed by step 60: all codes are near 0.*warmup_learning_rate=0\.0002") as caught:
+        run = train(warmup_steps=60, steps=20, similarity="balanced")
+    assert len([w for w in caught if w.category is CollapseWarning]) == 1
+    assert "by step 60" in run.collapsed and run.history["step"][-1] == 20
+
+
 def test_cures_that_are_taken_already_are_not_proposed():
     history = {"magnitude": [0.01] * 50, "spread": [0.001] * 50}
     with pytest.warns(CollapseWarning, match="Try a lower warmup_learning_rate or surrogate_learning_rate, or clean=1$"):
