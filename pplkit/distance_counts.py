@@ -226,8 +226,17 @@ def check_images(
     return images
 
 
+def _check_tensor(value: Tensor, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{name} is of type {type(value).__name__}; expected a torch tensor (torch.as_tensor makes one "
+            "of a list or an array)"
+        )
+
+
 def check_codes(codes: Tensor, name: str) -> Tensor:
     """Checked codes as int8."""
+    _check_tensor(codes, name)
     if codes.ndim != 2 or 0 in codes.shape:
         raise ValueError(f"{name} has shape {tuple(codes.shape)}; expected (images, bits), neither of them 0")
     if codes.dtype == torch.bool or codes.is_complex():
@@ -253,6 +262,7 @@ def check_lengths(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
 
 def check_labels(labels: Tensor, count: int, name: str) -> Tensor:
     """Checked labels as int64 class numbers or bool multi-hot rows."""
+    _check_tensor(labels, name)
     if labels.ndim not in (1, 2) or len(labels) != count:
         raise ValueError(
             f"{name} has shape {tuple(labels.shape)} for {count} codes; expected ({count},) class numbers or "

@@ -44,6 +44,17 @@ class PerturbationGenerator(nn.Module):
         self.output = nn.Conv2d(self.widths[0], channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The pattern tanh(decoder(encoder(x))), not yet scaled to ε.
+
+        Args:
+            images: x, float (B, C, H, W) in [0, 1], C = `channels`, any H and W.
+
+        Returns:
+            float (B, C, H, W) in (−1, 1) up to rounding, with gradient.
+
+        Raises:
+            ValueError: not four dimensions, or another number of channels.
+        """
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(f"the generator was built for {self.channels} channels, got images of shape "
                              f"{tuple(images.shape)}; expected (B, {self.channels}, H, W)")

@@ -1,5 +1,8 @@
 """Gradient reversal layer, eq. (13): identity forward, gradient × (−λ) backward (Ganin & Lempitsky 2015)."""
 
+import math
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -23,14 +26,15 @@ def reverse_gradient(x: Tensor, scale: float = 1.0) -> Tensor:
 
     Args:
         x: any float tensor.
-        scale: λ ≥ 0; 1 in the paper, 0 stops the gradient.
+        scale: λ ≥ 0, finite; 1 in the paper, 0 stops the gradient.
 
     Returns:
         a tensor equal to `x` whose gradient arrives at `x` multiplied by −λ.
 
     Raises:
-        ValueError: λ is negative (that would not reverse) or NaN.
+        ValueError: λ is no number, negative (that would not reverse), infinite or NaN.
     """
-    if not scale >= 0:
-        raise ValueError(f"scale (lambda) must be at least 0, got {scale!r}; a negative value would not reverse")
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 <= scale < math.inf:
+        raise ValueError(f"scale (lambda) must be a finite number of at least 0, got {scale!r}; a negative one would not "
+                         "reverse")
     return _ReverseGradient.apply(x, float(scale))

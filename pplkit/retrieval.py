@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -58,21 +58,23 @@ class MeanAveragePrecision:
         Args:
             confidence: coverage, in (0, 1).
             resamples: number of bootstrap samples, at least 1.
-            seed: seed of the resampling.
+            seed: seed of the resampling, a whole number.
 
         Returns:
             (low, high): the (1 - confidence)/2 and (1 + confidence)/2 quantiles of the resampled means.
 
         Raises:
-            ValueError: if `confidence` or `resamples` is out of range.
+            ValueError: if `confidence` or `resamples` is out of range, or one of the three is no such number.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1, e.g. 0.95")
-        if resamples < 1:
-            raise ValueError(f"resamples is {resamples}; at least 1 is needed, e.g. 1000")
+        if not isinstance(confidence, Real) or not 0 < confidence < 1:
+            raise ValueError(f"confidence is {confidence!r}; it must lie strictly between 0 and 1, e.g. 0.95")
+        if not _is_whole(resamples) or resamples < 1:
+            raise ValueError(f"resamples is {resamples!r}; a whole number of at least 1 is needed, e.g. 1000")
+        if not _is_whole(seed):
+            raise ValueError(f"seed is {seed!r}; a whole number is needed, e.g. 0")
         values = self.per_query[~self.per_query.isnan()]  # (Q,)
-        random = torch.Generator().manual_seed(seed)
-        means = torch.empty(resamples, dtype=torch.float64)
+        random = torch.Generator().manual_seed(int(seed))
+        means = torch.empty(int(resamples), dtype=torch.float64)
         step = max(1, TILE // len(values))
         for part in means.split(step):
             drawn = torch.randint(len(values), (len(part), len(values)), generator=random)  # (r, Q)
@@ -127,7 +129,7 @@ def mean_average_precision(
         0.417 (0.333 to 0.500)
     """
     images = check_images(query_codes, query_labels, database_codes, database_labels)
-    (cut,) = _check_places(len(database_codes) if at is None else at, len(database_codes), "at")
+    cut = _check_place(len(database_codes) if at is None else at, len(database_codes), "at")
     items, relevant = distance_counts(*images)  # (Q, c+1) each
     most = _relevant_totals(relevant, empty).clamp(max=cut)  # (Q,)
     expected, worst, best = _precision_sums(items, relevant, cut) / most  # (Q,) each
@@ -169,7 +171,7 @@ def precision_at(
         ValueError: as `mean_average_precision`.
     """
     images = check_images(query_codes, query_labels, database_codes, database_labels)
-    places = _check_places(k, len(database_codes), "k")
+    places = _check_places(k, len(database_codes))
     items, relevant = distance_counts(*images)
     skipped = _relevant_totals(relevant, empty).isnan()  # (Q,)
     found = torch.stack([_found(items, relevant, cut) / cut for cut in places])  # (len(k), Q)
@@ -191,7 +193,7 @@ def recall_at(
     Args, returns and errors as `precision_at`.
     """
     images = check_images(query_codes, query_labels, database_codes, database_labels)
-    places = _check_places(k, len(database_codes), "k")
+    places = _check_places(k, len(database_codes))
     items, relevant = distance_counts(*images)
     total = _relevant_totals(relevant, empty)  # (Q,)
     found = torch.stack([_found(items, relevant, cut) / total for cut in places])  # (len(k), Q)
@@ -290,7 +292,7 @@ def top_k(query_codes: Tensor, database_codes: Tensor, k: int) -> tuple[Tensor, 
     database_codes = check_codes(database_codes, "database_codes")
     check_lengths(query_codes, database_codes, "query_codes", "database_codes")
     size = len(database_codes)
-    _check_places(k, size, "k")
+    k = _check_place(k, size, "k")
     order = torch.arange(size, device=database_codes.device)
     parts = []
     for some in query_codes.split(max(1, TILE // size)):
@@ -360,11 +362,16 @@ def _relevant_totals(relevant: Tensor, empty: str) -> Tensor:
     return total.masked_fill(without, math.nan)
 
 
-def _check_places(places: int | Sequence[int], size: int, name: str) -> list[int]:
-    places = list(places) if isinstance(places, Sequence) else [places]
-    for k in places or [None]:
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= size:
-            raise ValueError(
-                f"{name} is {k!r}; expected a number of results from 1 to {size}, the database size"
-            )
-    return [int(k) for k in places]
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_place(k: int, size: int, name: str) -> int:
+    if not _is_whole(k) or not 1 <= k <= size:
+        raise ValueError(f"{name} is {k!r}; expected a number of results from 1 to {size}, the database size")
+    return int(k)
+
+
+def _check_places(places: int | Sequence[int], size: int) -> list[int]:
+    places = places if isinstance(places, Sequence) and not isinstance(places, str) else [places]
+    return [_check_place(k, size, "k") for k in places or [None]]

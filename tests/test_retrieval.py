@@ -3,6 +3,7 @@
 import doctest
 import itertools
 import math
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -410,6 +411,10 @@ def images_with(**changes):
         ({"query_labels": torch.full((4, 3), 2)}, "query_labels contains 2"),
         ({"query_labels": torch.ones(4, 0).bool()}, r"query_labels has shape \(4, 0\)"),
         ({"query_labels": torch.ones(4, 3).long()}, r"query_labels \(4, 3\) and database_labels \(20,\)"),
+        ({"query_labels": [0, 1, 2, 0]}, "query_labels is of type list; expected a torch tensor"),
+        ({"database_labels": None}, "database_labels is of type NoneType; expected a torch tensor"),
+        ({"query_codes": torch.ones(4, 6).numpy()}, "query_codes is of type ndarray; expected a torch tensor"),
+        ({"database_codes": [[1] * 6] * 20}, "database_codes is of type list; expected a torch tensor"),
     ],
 )
 def test_bad_input_is_quoted(changes, message):
@@ -438,12 +443,27 @@ def test_bad_number_of_results(places):
         top_k(images["query_codes"], images["database_codes"], places)
 
 
-def test_bad_interval_arguments():
-    result = mean_average_precision(**images_with())
-    with pytest.raises(ValueError, match="confidence is 95"):
-        result.interval(confidence=95)
-    with pytest.raises(ValueError, match="resamples is 0"):
-        result.interval(resamples=0)
+@pytest.mark.parametrize("places", [[3], [3, 4], [], "12", None])
+def test_several_results_are_not_one(places):
+    images, message = images_with(), f"is {re.escape(repr(places))}; expected a number of results from 1 to 20"
+    with pytest.raises(ValueError, match="k " + message):
+        top_k(images["query_codes"], images["database_codes"], places)
+    if places is not None:  # the default: the whole database
+        with pytest.raises(ValueError, match="at " + message):
+            mean_average_precision(**images, at=places)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("confidence", bad) for bad in (95, 0, 1.0, math.nan, "0.95", None)),
+        *(("resamples", bad) for bad in (0, 10.5, "10", True, math.nan)),
+        *(("seed", bad) for bad in (1.5, "0", None)),
+    ],
+)
+def test_bad_interval_arguments(name, bad):
+    with pytest.raises(ValueError, match=f"{name} is {bad!r}; "):
+        mean_average_precision(**images_with()).interval(**{name: bad})
 
 
 def test_bad_codes_for_distances():
@@ -451,6 +471,8 @@ def test_bad_codes_for_distances():
         hamming_distance(torch.ones(2, 3), torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"b\[0, 0\] is 2"):
         hamming_distance(torch.ones(2, 3), torch.full((2, 3), 2))
+    with pytest.raises(ValueError, match="a is of type list; expected a torch tensor"):
+        hamming_distance([[1, 1, 1]], torch.ones(2, 3))
     with pytest.raises(ValueError, match="query_codes has 3 bits, database_codes 4"):
         top_k(torch.ones(2, 3), torch.ones(2, 4), 1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pplkit.hashing.network import sign
-from pplkit.hashing.victim import Victim
+from pplkit.hashing.victim import Victim, check_labels, form
 from pplkit.losses import similarity_matrix
 
 
@@ -44,22 +44,24 @@ class ADSH(Victim):
             images: uint8 (N, C, H, W), the only images ever seen.
             labels: int (N,) or multi-hot (N, L).
             database_labels: labels of the whole database, (n,) or (n, L); default: the training images are the database.
-            train_index: int64 (N,), where the training images stand in the database; needed with `database_labels`.
+            train_index: int64 (N,), where the training images stand in the database, no position twice; needed with
+                `database_labels`.
             progress: show a progress bar.
 
         Returns:
             self; `database_codes` holds V, int8 (n, bits).
 
         Raises:
-            ValueError: wrong shapes; labels that disagree with `database_labels[train_index]`.
+            ValueError: wrong shapes or dtypes; negative labels; a position outside the database or given twice; labels that
+                disagree with `database_labels[train_index]`; a loss that is not finite.
         """
+        self._check(images, labels)
         if (database_labels is None) != (train_index is None):
             raise ValueError("database_labels and train_index go together: give both or neither")
         if database_labels is None:
             database_labels, train_index = labels, torch.arange(len(labels))
-        inside = ((train_index >= 0) & (train_index < len(database_labels))).all()
-        if len(train_index) != len(labels) or not inside or not torch.equal(database_labels[train_index], labels):
-            raise ValueError("labels differ from database_labels[train_index]: pass the split's own labels and train_index")
+        else:
+            _check_database(labels, database_labels, train_index)
         images, labels = self._start(images, labels)
         self._learn(images, train_index.to(images.device), database_labels.to(images.device), progress)
         return self._finish(images, labels)
@@ -91,6 +93,30 @@ class ADSH(Victim):
                 bar.set_postfix(loss=f"{self._train_epoch(images, order, loss):.3f}", refresh=False)
             codes = update_codes(codes, outputs, groups.transposed_product(similarity, outputs, omega), omega, self.gamma)
         self.database_codes = codes.to(torch.int8).cpu()
+
+
+def _check_database(labels: Tensor, database_labels: Tensor, train_index: Tensor) -> None:
+    """ValueError unless the database has the training images' labels (N,) or (N, L) at N different positions."""
+    check_labels(database_labels, "database_labels")
+    if not isinstance(train_index, Tensor) or train_index.dtype != torch.int64 or train_index.shape != labels.shape[:1]:
+        raise ValueError(f"train_index must be int64 positions ({len(labels)},), one per training image (of a mask: "
+                         f"mask.nonzero()[:, 0]), got {form(train_index)}")
+    outside = (train_index < 0) | (train_index >= len(database_labels))  # (N,)
+    if outside.any():
+        raise ValueError(f"train_index must be positions in 0..{len(database_labels) - 1}, the rows of database_labels, got "
+                         f"{int(train_index[outside][0])}")
+    positions, counts = train_index.unique(return_counts=True)
+    if counts.max() > 1:
+        raise ValueError(f"train_index must name a position only once, got {int(positions[counts > 1][0])} more than once")
+    found = database_labels[train_index]  # (N,) or (N, L)
+    if found.shape != labels.shape:
+        raise ValueError(f"labels {tuple(labels.shape)} and database_labels {tuple(database_labels.shape)} do not fit: give "
+                         "class numbers for both, or multi-hot rows of the same width")
+    differing = (found != labels).reshape(len(labels), -1).any(1).nonzero()  # (D, 1)
+    if len(differing):
+        at = int(differing[0])
+        raise ValueError(f"labels differ from database_labels[train_index], first at {at}: {labels[at].tolist()} is not "
+                         f"{found[at].tolist()}; pass the split's own labels and train_index")
 
 
 class LabelGroups:

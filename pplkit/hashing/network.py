@@ -24,6 +24,13 @@ def image_form(images: Tensor) -> tuple[int, int]:
     return channels, height
 
 
+def _batch_to(device: torch.device, batch: Tensor) -> Tensor:
+    # Needs a GPU to matter, and is not timed on one: from pinned memory the copy runs while the kernels are being launched.
+    if device.type == "cuda" and batch.device.type == "cpu":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
+
+
 class HashingNetwork(nn.Module):
     """F: images (B, C, H, W) float in [0, 1] -> relaxed codes u (B, c) in (−1, 1).
 
@@ -42,24 +49,41 @@ class HashingNetwork(nn.Module):
         self.code = nn.Linear(backbone.features, bits)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Relaxed codes u = tanh(W f(x) + b), f the backbone, W (c, features) and b (c,) the code layer.
+
+        Args:
+            images: x, float (B, C, H, W) in [0, 1]; their form is not checked here, `encode` does that.
+
+        Returns:
+            u, float (B, c) in (−1, 1) up to rounding, with gradient.
+        """
         return torch.tanh(self.code(self.backbone(images)))  # (B, c)
 
     @torch.no_grad()
     def encode(self, images: Tensor, batch_size: int = 256) -> Tensor:
-        """Binary codes of uint8 images (N, C, H, W): int8 (N, c) in {−1, +1}, on the device of `images`.
+        """Binary codes sign(u) of uint8 images, computed in eval mode.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            batch_size: images per forward pass, at least 1.
+
+        Returns:
+            int8 (N, c) in {−1, +1}, on the device of `images`.
 
         Raises:
-            ValueError: not uint8 (N, C, H, W), or of another form than the network was built for.
+            ValueError: not uint8 (N, C, H, W), or of another form than the network was built for; a batch size below 1.
         """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         form = image_form(images)
         if self.image_form not in (None, form):
             raise ValueError(f"this network takes images of (channels, size) = {self.image_form}, got {form}")
-        parameter = self.code.weight
+        device = self.code.weight.device
         training = self.training
         self.eval()
         codes = torch.empty(len(images), self.bits, dtype=torch.int8, device=images.device)  # (N, c)
         for start in range(0, len(images), batch_size):
-            batch = to_float(images[start:start + batch_size].to(parameter.device))  # (B, C, H, W)
+            batch = to_float(_batch_to(device, images[start:start + batch_size]))  # (B, C, H, W)
             batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast for small convolutions
             codes[start:start + batch_size] = sign(self(batch)).to(images.device)
         self.train(training)

@@ -31,7 +31,17 @@ class LinearHash:
     history: tuple[float, ...] = ()
 
     def project(self, images: Tensor) -> Tensor:
-        """Pᵀ(x − x̄), the numbers whose signs are the bits: uint8 (N, C, H, W) -> float (N, c)."""
+        """Pᵀ(x − x̄), the numbers whose signs are the bits.
+
+        Args:
+            images: uint8 (N, C, H, W) with C·H·W = D; taken to [0, 1] here.
+
+        Returns:
+            float32 (N, c).
+
+        Raises:
+            ValueError: not uint8 (N, C, H, W), or of another number of pixel values than the hash was made for.
+        """
         check_images(images)
         pixels = to_float(images).flatten(1)  # (N, D)
         if pixels.shape[1] != len(self.mean):
@@ -42,7 +52,7 @@ class LinearHash:
         return (pixels - self.mean) @ self.directions  # (N, c)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Binary codes of uint8 images (N, C, H, W): int8 (N, c) in {−1, +1}, sign(0) = +1."""
+        """Binary codes of uint8 images (N, C, H, W): int8 (N, c) in {−1, +1}, sign(0) = +1; errors as `project`."""
         return sign(self.project(images))
 
 

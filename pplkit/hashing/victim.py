@@ -23,6 +23,26 @@ class CollapseWarning(UserWarning):
     """A network gives every image the same code, or codes near 0: what it is asked next means nothing."""
 
 
+def check_labels(labels: Tensor, name: str = "labels", count: int | None = None) -> None:
+    """ValueError unless labels are class numbers (N,) or multi-hot (N, L), N > 0 and equal to `count` if given."""
+    fits = isinstance(labels, Tensor) and labels.ndim in (1, 2) and labels.numel() > 0 and not labels.is_floating_point()
+    if not fits or count not in (None, len(labels)):
+        known = "N > 0" if count is None else f"N = {count} > 0 as the images"
+        raise ValueError(f"{name} must be integers (N,) or multi-hot (N, L) with {known}, got {form(labels)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (labels.ndim == 2 and high > 1):
+        raise ValueError(f"{name} must be class numbers of at least 0, or multi-hot in 0 and 1; got {low}..{high}")
+
+
+def form(value: object) -> str:
+    """What an error says of a value: dtype and shape of a tensor, else its type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 @dataclass(eq=False)
 class Victim:
     """A hashing method: settings at construction, `fit` trains, `encode` gives codes. Subclasses define `_fit`.
@@ -56,17 +76,20 @@ class Victim:
     metadata: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("bits", "batch_size", "epochs", "outer_epochs", "inner_epochs", "sample_size", "sweeps"):
-            value = getattr(self, name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("bits", "batch_size", "epochs", "outer_epochs", "inner_epochs", "sample_size", "sweeps", "seed"):
+            value, least = getattr(self, name, 1), 0 if name == "seed" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         for name in ("weight_decay", "gamma", "alpha", "eta", "mu", "nu"):
-            value = getattr(self, name, 0)
-            if not 0 <= value < math.inf:
+            if not _is_number(value := getattr(self, name, 0)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {value!r}")
+        for name, choices in {"flip": (True, False), "balanced": (True, False), "autocast": (None, True, False)}.items():
+            value = getattr(self, name, False)
+            if not any(value is choice for choice in choices):
+                raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule must be 'cosine' or 'constant', got {self.schedule!r}")
-        if not 0 < self.learning_rate < math.inf:
+        if not _is_number(self.learning_rate) or self.learning_rate == 0:
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
 
     def fit(self, images: Tensor, labels: Tensor, *, progress: bool = True) -> "Victim":
@@ -77,12 +100,16 @@ class Victim:
             labels: int (N,) class indices, or multi-hot (N, L).
             progress: show a progress bar.
 
+        Returns:
+            self.
+
         Raises:
-            ValueError: wrong shapes or dtypes; a loss that is not finite.
+            ValueError: wrong shapes or dtypes; negative labels; a loss that is not finite.
 
         Warns:
             CollapseWarning: all images get the same code, or codes near 0; says what to change.
         """
+        self._check(images, labels)
         images, labels = self._start(images, labels)
         self._fit(images, labels, progress)
         return self._finish(images, labels)
@@ -94,15 +121,13 @@ class Victim:
     def _epochs(self) -> int:
         return self.epochs
 
+    def _check(self, images: Tensor, labels: Tensor) -> None:
+        image_form(images)
+        check_labels(labels, count=len(images))
+
     def _start(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Check the data, move it to the device, build the seeded network and its optimiser."""
-        channels, size = image_form(images)
-        if len(images) == 0 or labels.ndim not in (1, 2) or len(labels) != len(images) or labels.is_floating_point():
-            raise ValueError(f"labels must be integers (N,) or multi-hot (N, L) with N = {len(images)} > 0 as the images, "
-                             f"got {labels.dtype} {tuple(labels.shape)}")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or (labels.ndim == 2 and high > 1):
-            raise ValueError(f"labels must be class numbers of at least 0, or multi-hot in 0 and 1; got {low}..{high}")
+        """Move the data to the device, build the seeded network and its optimiser."""
+        channels, size = images.shape[1:3]
         device = devices.resolve(self.device)
         self.network = build(self.bits, self.backbone, channels, size, self.seed)
         self.network = self.network.to(device, memory_format=torch.channels_last).train()
@@ -161,8 +186,16 @@ class Victim:
     def encode(self, images: Tensor, batch_size: int = 256) -> Tensor:
         """Binary codes of uint8 images (N, C, H, W): int8 (N, bits) in {−1, +1}.
 
+        Args:
+            images: uint8 (N, C, H, W), of the form that the victim was trained on.
+            batch_size: images per forward pass, at least 1.
+
+        Returns:
+            int8 (N, bits), on the device of `images`.
+
         Raises:
             RuntimeError: the victim was not trained.
+            ValueError: images of another form, or a batch size below 1.
         """
         if self.network is None:
             raise RuntimeError(f"this {type(self).__name__} is not trained: call fit(images, labels) or load a checkpoint")
@@ -173,7 +206,17 @@ class Victim:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
     def save(self, path: str | Path, *, include_database: bool = True, **metadata: object) -> None:
-        """Write a checkpoint (safetensors, atomic): weights, settings, image form, database codes, JSON-able `metadata`."""
+        """Write a checkpoint (safetensors, atomic): weights, settings, image form, database codes, JSON-able `metadata`.
+
+        Args:
+            path: of the file; missing folders are made.
+            include_database: store `database_codes`, int8 (n, bits), where the method has learned them.
+            metadata: comes back as `.metadata` of what `load` reads.
+
+        Raises:
+            RuntimeError: the victim was not trained.
+            TypeError: metadata that JSON cannot hold.
+        """
         if self.network is None:
             raise RuntimeError(f"this {type(self).__name__} is not trained: there is nothing to save")
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}

@@ -191,8 +191,47 @@ def test_a_database_that_does_not_fit_the_training_images_is_refused(toy):
     for alone in ({"database_labels": labels}, {"train_index": index}):
         with pytest.raises(ValueError, match="database_labels and train_index go together"):
             victim.fit(some, their, **alone, progress=False)
-    for wrong in (index + 1, index[:-1], torch.arange(60, 100)):
-        with pytest.raises(ValueError, match=r"labels differ from database_labels\[train_index\]"):
-            victim.fit(some, their, database_labels=labels, train_index=wrong, progress=False)
     fitted = victim.fit(some, their, database_labels=labels.int(), train_index=index, progress=False)
     assert fitted.database_codes.shape == (96, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.ones(40).bool(), r"train_index must be int64 positions \(40,\), .*, got torch.bool \(40,\)"),
+        (torch.arange(40.0), r"train_index must be int64 positions \(40,\), .*, got torch.float32 \(40,\)"),
+        (torch.arange(39), r"train_index must be int64 positions \(40,\), .*, got torch.int64 \(39,\)"),
+        (list(range(40)), r"train_index must be int64 positions \(40,\), .*, got list"),
+        (torch.arange(40) % 3, "train_index must name a position only once, got 0 more than once"),
+        (torch.arange(60, 100), r"train_index must be positions in 0\.\.95, .*, got 96"),
+        (torch.arange(-1, 39), r"train_index must be positions in 0\.\.95, .*, got -1"),
+        (torch.arange(1, 41), r"labels differ from database_labels\[train_index\], first at 0: 0 is not 1;"),
+    ],
+)
+def test_positions_that_are_not_the_training_images_are_refused(toy, wrong, message):
+    images, labels = toy
+    with pytest.raises(ValueError, match=message):
+        ADSH(4).fit(images[:40], labels[:40], database_labels=labels, train_index=wrong, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels.index_fill(0, torch.tensor(90), -1), r"database_labels must be .* 0 and 1; got -1\.\.2"),
+        (Tensor.float, r"database_labels must be integers .*, got torch.float32 \(96,\)"),
+        (Tensor.tolist, r"database_labels must be integers .*, got list"),
+        (torch.nn.functional.one_hot, r"labels \(40,\) and database_labels \(96, 3\) do not fit"),
+    ],
+)
+def test_labels_that_no_database_has_are_refused(toy, change, message):
+    images, labels = toy
+    with pytest.raises(ValueError, match=message):
+        ADSH(4).fit(images[:40], labels[:40], database_labels=change(labels), train_index=torch.arange(40), progress=False)
+
+
+def test_the_first_differing_row_of_several_labels_is_quoted(multi_label_toy):
+    images, labels = multi_label_toy
+    index = torch.arange(40)
+    index[[7, 8]] = index[[8, 7]]
+    with pytest.raises(ValueError, match=r"first at 7: \[0, 1, 0, 1\] is not \[1, 0, 1, 0\]"):
+        ADSH(4).fit(images[:40], labels[:40], database_labels=labels, train_index=index, progress=False)

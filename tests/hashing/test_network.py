@@ -1,10 +1,12 @@
 """pplkit.hashing.network: relaxed codes, signs, and codes that do not depend on how they were computed."""
 
+from unittest.mock import Mock, call
+
 import pytest
 import torch
 
 from pplkit import backbones
-from pplkit.hashing.network import HashingNetwork, build, image_form, sign
+from pplkit.hashing.network import HashingNetwork, _batch_to, build, image_form, sign
 
 
 def images(count: int = 7, channels: int = 1, size: int = 16, seed: int = 0) -> torch.Tensor:
@@ -64,6 +66,19 @@ def test_encoding_changes_nothing(training):
     assert network.training is training and not codes.requires_grad and torch.is_grad_enabled()
     assert torch.equal(x, before)
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("here", "there"), [("cpu", "cuda"), ("cpu", "cpu"), ("cuda", "cuda"), ("cuda", "cpu")])
+def test_only_from_the_cpu_to_a_gpu_a_batch_goes_through_pinned_memory(here, there):
+    batch, device = Mock(device=torch.device(here)), torch.device(there)
+    _batch_to(device, batch)
+    pinned = call.pin_memory().to(device, non_blocking=True).call_list()
+    assert batch.mock_calls == (pinned if (here, there) == ("cpu", "cuda") else [call.to(device)])
+
+
+def test_on_the_cpu_a_batch_stays_where_it_is():
+    batch = images()
+    assert _batch_to(torch.device("cpu"), batch) is batch
 
 
 def test_build_is_seeded_and_leaves_the_global_random_state_alone():

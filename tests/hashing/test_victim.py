@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pplkit import hashing
+from pplkit.backbones import Dense, TwoConv
 from pplkit.data import load
 from pplkit.hashing import ADSH, DPSH, DSDH, DSH, CollapseWarning, Victim
 from pplkit.retrieval import mean_average_precision
@@ -21,9 +22,9 @@ QUICK = {
     DSDH: {"epochs": 2, "eta": 0.5},  # with the default 55 the learned codes follow the network from the second epoch on
     DSH: {"epochs": 2},
 }
-# Another value for every setting; `backbone` and `device` have one value on a plain machine.
+# Another value for every setting; `device` has one value on a plain machine.
 SHARED = {"bits": 8, "batch_size": 48, "learning_rate": 3e-3, "weight_decay": 0.1, "schedule": "constant", "flip": True}
-SHARED |= {"seed": 1, "autocast": True}
+SHARED |= {"seed": 1, "autocast": True, "backbone": "dense"}
 CHANGES = {
     ADSH: {"gamma": 20.0, "sample_size": 80, "outer_epochs": 3, "inner_epochs": 3},
     DPSH: {"eta": 0.1, "balanced": False, "epochs": 3},
@@ -107,7 +108,7 @@ def test_the_global_random_state_is_neither_used_nor_changed(method, toy, traine
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_list_of_settings_is_complete(method):
-    assert {f.name for f in dataclasses.fields(method) if f.init} == set(SHARED | CHANGES[method]) | {"backbone", "device"}
+    assert {f.name for f in dataclasses.fields(method) if f.init} == set(SHARED | CHANGES[method]) | {"device"}
 
 
 @pytest.mark.parametrize(("method", "name"), SETTINGS)
@@ -118,6 +119,24 @@ def test_every_setting_changes_the_network(method, name, toy, trained):
     changed = quick(method, **{name: value}).fit(*toy, progress=False)
     before, after = weights(base), weights(changed)
     assert before.shape != after.shape or (before - after).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(("backbone", "kind"), [("two_conv", TwoConv), ("dense", Dense)])
+def test_the_named_backbone_is_what_learns(backbone, kind, toy):
+    victim = quick(DSDH, backbone=backbone, epochs=6).fit(*toy, progress=False)
+    assert isinstance(victim.network.backbone, kind) and victim.history[-1] < 0.9 * victim.history[0]
+    before = hashing.network.build(6, backbone, 1, 16, seed=0).state_dict()
+    after = victim.network.state_dict()
+    assert before.keys() == after.keys() and all((after[name] - before[name]).abs().max() > 1e-3 for name in before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_bar_shows_the_epochs_and_the_last_loss(method, toy, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    victim = quick(method).fit(*toy)
+    shown = capsys.readouterr().err
+    for part in (f"{method.__name__} 6 bits: 100%", "2/2", "epoch", f"loss={victim.history[-1]:.3f}"):
+        assert part in shown
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -243,6 +262,13 @@ def test_files_that_are_no_victim_are_refused(trained, tmp_path):
         ({"learning_rate": math.nan}, "learning_rate must be positive and finite, got nan"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
         ({"schedule": "step"}, "schedule must be 'cosine' or 'constant', got 'step'"),
+        ({"bits": True}, "bits must be a whole number of at least 1, got True"),
+        ({"learning_rate": "a"}, "learning_rate must be positive and finite, got 'a'"),
+        ({"weight_decay": None}, "weight_decay must be at least 0 and finite, got None"),
+        ({"flip": "yes"}, r"flip must be one of \[True, False\], got 'yes'"),
+        ({"autocast": "x"}, r"autocast must be one of \[None, True, False\], got 'x'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": math.nan}, "seed must be a whole number of at least 0, got nan"),
     ],
 )
 def test_impossible_settings_are_refused(method, changes, message):
@@ -254,6 +280,10 @@ def test_impossible_settings_are_refused(method, changes, message):
     ("method", "name", "bad"),
     [
         (ADSH, "gamma", -1.0),
+        (ADSH, "gamma", None),
+        (ADSH, "gamma", True),
+        (DPSH, "balanced", 1),
+        (DSDH, "mu", "1"),
         (ADSH, "sample_size", 0),
         (ADSH, "outer_epochs", 0),
         (ADSH, "inner_epochs", 1.5),
@@ -286,10 +316,18 @@ def test_bad_images_and_labels_are_refused(method, toy):
         (images, labels[:, None, None], r"got torch.int64 \(96, 1, 1\)"),
         (images, labels - 1, r"class numbers of at least 0, or multi-hot in 0 and 1; got -1\.\.1"),
         (images, labels[:, None].expand(96, 2), r"multi-hot in 0 and 1; got 0\.\.2"),
+        (images, labels[:, None][:, :0], r"got torch.int64 \(96, 0\)"),
+        (images, labels.tolist(), "N = 96 > 0 as the images, got list"),
     ]
     for bad_images, bad_labels, message in cases:
         with pytest.raises(ValueError, match=message):
             quick(method).fit(bad_images, bad_labels, progress=False)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", True])
+def test_batches_of_no_image_are_refused(batch_size, toy, trained):
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number of at least 1, got {batch_size!r}"):
+        trained(DSH).encode(toy[0], batch_size)
 
 
 def test_unknown_backbones_and_devices_are_refused(toy):
