@@ -11,9 +11,12 @@ its pixel unit and means the same for every image size. The plain norm is then a
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from pplkit import storage
 
 NORMS = ("inf", "2", "1")
 
@@ -146,7 +149,7 @@ def enforce(images: Tensor, adversarial_images: Tensor, epsilon: float, norm: st
 
 @torch.no_grad()
 def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: float, norm: str | float = "inf", *,
-            batch_size: int = 512, device: str | torch.device | None = None) -> Tensor:
+            batch_size: int = 512, device: str | torch.device | None = None, cache: str | Path | None = None) -> Tensor:
     """Protect images: x (uint8) -> z (uint8), within the budget whatever the generator returns.
 
     Args:
@@ -156,9 +159,11 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
         norm: "inf", "2" or "1".
         batch_size: images per forward pass.
         device: where to run; default: the generator's device, else the images'.
+        cache: folder for the protected pixels, for sets beyond memory: they lie in a file there, which vanishes with the
+            returned tensor.
 
     Returns:
-        protected images, uint8 (N, C, H, W), on the device of `images`.
+        protected images, uint8 (N, C, H, W), on the device of `images`, with `cache` on the CPU.
 
     Raises:
         ValueError: images not uint8 (N, C, H, W), bad ε or norm, NaN or a wrong shape from the generator.
@@ -170,7 +175,7 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
         training = generator.training
         generator.eval()
         device = device or next((p.device for p in generator.parameters()), images.device)
-    protected = torch.empty_like(images)
+    protected = torch.empty_like(images) if cache is None else storage.scratch(tuple(images.shape), cache)
     try:
         for start in range(0, len(images), batch_size):
             batch = images[start:start + batch_size].to(device or images.device)  # (B, C, H, W)
@@ -180,7 +185,7 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
                 raise ValueError(f"the generator returned shape {tuple(pattern.shape)} for images of shape "
                                  f"{tuple(clean.shape)}: a pattern must have the images' shape")
             z = adversarial(clean, pattern.float(), epsilon, norm)
-            protected[start:start + batch_size] = enforce(batch, z, epsilon, norm).to(images.device)
+            protected[start:start + batch_size] = enforce(batch, z, epsilon, norm).to(protected.device)
     finally:
         if training:
             generator.train()

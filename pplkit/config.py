@@ -97,7 +97,8 @@ class PPLConfig:
             raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
         choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
-                   "optimiser": ("adam", "sgd", "momentum"), "generator_schedule": (None, "cosine"), "autocast": (None, True, False)}
+                   "optimiser": ("adam", "sgd", "momentum"), "generator_schedule": (None, "cosine"),
+                   "autocast": (None, True, False)}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")

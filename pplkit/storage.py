@@ -1,6 +1,7 @@
 """Atomic writes and safe reads: weights as safetensors (never pickle), everything else as JSON."""
 
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -50,6 +51,16 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+
+def scratch(shape: tuple[int, ...], folder: str | Path) -> Tensor:
+    """An empty uint8 tensor whose pixels lie in a nameless file of `folder`, for what is larger than memory.
+
+    The file's space is free again when the tensor is gone, also after a crash. (Linux, macOS.)
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".pplkit-") as file:
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
 
 
 def save_json(path: str | Path, content: object) -> None:

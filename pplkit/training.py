@@ -58,9 +58,10 @@ class PPLRun:
         """The first surrogate."""
         return self.surrogates[0]
 
-    def protect(self, images: Tensor, epsilon: float | None = None) -> Tensor:
-        """uint8 (N, C, H, W) -> protected uint8, with the training budget or with another ε."""
-        return budget.protect(images, self.generator, self.config.epsilon if epsilon is None else epsilon, self.config.norm)
+    def protect(self, images: Tensor, epsilon: float | None = None, *, cache: str | Path | None = None) -> Tensor:
+        """uint8 (N, C, H, W) -> protected uint8, with the training budget or with another ε; `cache` as `budget.protect`."""
+        epsilon = self.config.epsilon if epsilon is None else epsilon
+        return budget.protect(images, self.generator, epsilon, self.config.norm, cache=cache)
 
 
 def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device = "auto",

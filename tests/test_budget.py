@@ -221,6 +221,14 @@ class Moody(nn.Module):
         return torch.full_like(images, -1.0 if self.training else 1.0)
 
 
+def test_protected_images_can_lie_in_a_file(tmp_path, monkeypatch):
+    images = random_images(7, 1, 4, 4)
+    made, scratch = [], budget.storage.scratch
+    monkeypatch.setattr(budget.storage, "scratch", lambda *given: made.append(given) or scratch(*given))
+    with_file = budget.protect(images, torch.sin, 0.1, cache=tmp_path, batch_size=3)
+    assert made == [((7, 1, 4, 4), tmp_path)] and torch.equal(with_file, budget.protect(images, torch.sin, 0.1))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_protect_evaluates_a_module_and_gives_its_mode_back(training):
     images, generator = torch.full((2, 1, 2, 2), 100, dtype=torch.uint8), Moody().train(training)

@@ -104,3 +104,9 @@ def test_an_installed_copy_does_not_name_the_commit_of_the_repository_around_it(
 def test_provenance_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert storage.provenance()["commit"] == "unknown"
+
+
+def test_scratch_lies_in_the_folder_and_leaves_no_file(tmp_path):
+    pixels = storage.scratch((5, 1, 3, 2), tmp_path / "new")
+    pixels[:] = torch.arange(30).view(5, 1, 3, 2)
+    assert pixels.dtype == torch.uint8 and pixels[4, 0, 2, 1] == 29 and not list((tmp_path / "new").iterdir())

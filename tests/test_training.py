@@ -302,7 +302,8 @@ def test_one_collapsed_surrogate_is_not_hidden_by_healthy_ones(monkeypatch):
 
 def test_a_collapse_in_the_warm_up_is_reported_before_the_game(monkeypatch):
     collapsing(monkeypatch, 1e-3, 0.0)
-    with pytest.warns(CollapseWarning, match=r"collapsed by step 60: all codes are near 0.*warmup_learning_rate=0\.0002") as caught:
+    said = r"collapsed by step 60: all codes are near 0.*warmup_learning_rate=0\.0002"
+    with pytest.warns(CollapseWarning, match=said) as caught:
         run = train(warmup_steps=60, steps=20, similarity="balanced")
     assert len([w for w in caught if w.category is CollapseWarning]) == 1
     assert "by step 60" in run.collapsed and run.history["step"][-1] == 20

@@ -3,9 +3,10 @@
 import argparse
 import io
 import json
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -37,13 +38,45 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments of `parser`; with `--no-resume`, `work` is a new folder (printed), and what was there is kept."""
+    """The arguments of `parser`; with `--no-resume`, `work` is a new folder (printed), and what was there is kept; with
+    `--fast` it is a folder of its own inside the one asked for.
+    """
     asked = options.parse_args(arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        options.error("an experiment runs in one process (several would write the same files); "
+                      "`accelerate launch -m pplkit.cli train` trains a generator in several")
+    if asked.fast:
+        asked.work = asked.work / "fast"
     if not asked.resume:
         asked.work.mkdir(parents=True, exist_ok=True)
         asked.work = Path(tempfile.mkdtemp(prefix=time.strftime("anew-%Y%m%d-%H%M%S-"), dir=asked.work))
         print(f"starting anew; to continue this run: --work {asked.work}")
     return asked
+
+
+def keep_stored(options: argparse.ArgumentParser, path: Path, load: dict[str, object], seeds: Sequence[int],
+                **columns: Sequence[object]) -> None:
+    """End with an error (exit status 2) if a result file is there that this run would replace by less, or by another's.
+
+    Args:
+        options: the experiment's parser.
+        path: result file with "load" and "cells", as the experiments write it.
+        load: options of `pplkit.data.load` of this run.
+        seeds: of this run.
+        columns: name of an entry of the cells -> its values in this run.
+    """
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    remedy = "or give another folder with --out, or move the file away"
+    if stored.get("load", {}) != json.loads(json.dumps(load)):
+        options.error(f"{path} was made with --load {stored.get('load', {})}, this run has {load}: take the same, {remedy}")
+    seeds_there = {int(seed) for cell in stored["cells"] for seed in cell["seeds"]}
+    found = {"seeds": (seeds_there, seeds)}
+    found |= {name: ({cell[name] for cell in stored["cells"]}, values) for name, values in columns.items()}
+    for name, (there, here) in found.items():
+        if lost := sorted(there - set(here)):
+            options.error(f"{path} has {name} {lost} that this run has not: name them, too, {remedy}")
 
 
 def add_colour(arguments: argparse.ArgumentParser) -> None:
@@ -79,6 +112,12 @@ def _number(text: str) -> int | float | str:
 def slug(dataset: str) -> str:
     """A data set's name as part of a file name: "folder:my/photos" -> "photos"."""
     return Path(dataset.removeprefix("folder:")).name
+
+
+def networks(backbone: str) -> str:
+    """What a result says of its networks, beside the paper's: "two_conv from random weights"."""
+    network, _, weights = backbone.partition(":")
+    return f"{network} from {f'the weights {Path(weights).name}' if weights else 'random weights'}"
 
 
 def place(dataset: str, backbone: str = "two_conv") -> str:

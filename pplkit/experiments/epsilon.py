@@ -98,6 +98,8 @@ def retrained(dataset: str, root: str | None, seed: int, epsilons: Iterable[floa
     for epsilon in epsilons:
         found = table1.run_seed(dataset, root, seed, epsilon, work, device, fast, (BITS,))
         for name, cell in found.items():
+            if name == "generator":
+                continue
             method, domain, _ = name.split()
             cells.setdefault(f"{method} {domain}", {})[f"{epsilon:g}"] = cell["codes"]["network"]
     return cells

@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS), help="budgets shown")
     add_colour(options)
     asked = parse(options, arguments)
+    if len(asked.seeds) > 1:
+        options.error(f"--seeds: the figure has one generator, got {asked.seeds}")
     seed = asked.seeds[0]
     split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
     config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone)

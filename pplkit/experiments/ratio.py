@@ -22,7 +22,9 @@ from pplkit.data import ImageSet, load
 from pplkit.experiments.common import (
     add_colour,
     how_run,
+    keep_stored,
     make_victim,
+    networks,
     once,
     over_seeds,
     parse,
@@ -70,7 +72,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
     split = load(dataset, root, seed=seed, **(options or {}))
     config = configuration(dataset, seed, epsilon, fast, backbone)
     folder = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
-    twin = protect_split(split, train_generator(split, config, folder, device).protect)
+    run = train_generator(split, config, folder, device)
+    twin = protect_split(split, lambda images: run.protect(images, cache=(options or {}).get("cache")))
     generator = dataclasses.asdict(config)
     cells = {}
     tasks = [(method, share) for method in METHODS for share in shares]
@@ -138,17 +141,19 @@ def main(arguments: list[str] | None = None) -> None:
     add_colour(options)
     asked = parse(options, arguments)
     plots.use_style()
+    name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
+    keep_stored(options, asked.out / f"{name}.json", dict(asked.load), asked.seeds, share=asked.shares)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load)) for seed in asked.seeds}
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)
     stored = {
-        "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10), {BITS} bits, network codes, "
+        "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10, pretrained), {networks(asked.backbone)}, {BITS} bits, "
+                f"network codes, "
                 f"epsilon {format_epsilon(config.epsilon)}",
         "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"], "load": dict(asked.load),
         "generator": dataclasses.asdict(config),
         "runs": {str(seed): how_run(cells) for seed, cells in seeds.items()},
         "cells": collect(seeds)}
-    name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
     save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored["cells"]))

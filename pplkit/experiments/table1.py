@@ -5,18 +5,21 @@
     python -m pplkit.experiments.table1 --seeds 0 1 2 --regime scatter
 
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
-kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json` and, with `--ship`, the first
-seed's generator and victims as checkpoints for the notebooks.
+kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json`, a figure of it and, with
+`--ship`, the first seed's generator and victims as checkpoints for the notebooks.
 """
 
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
+from pplkit import plots
 from pplkit.budget import format_epsilon
 from pplkit.config import PPLConfig
 from pplkit.data import ImageSet, RetrievalSplit, load
@@ -25,12 +28,15 @@ from pplkit.experiments.common import (
     fit_victim,
     given,
     how_run,
+    keep_stored,
     make_victim,
+    networks,
     once,
     over_seeds,
     parse,
     parser,
     place,
+    save_figure,
     setting,
     summary,
 )
@@ -63,9 +69,12 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
     return REGIMES[regime](dataset, seed=seed, backbone=backbone, **changes)
 
 
-def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str) -> PPLRun:
-    """Train the generator of one seed, or continue, or take it from `work` if it is done."""
-    return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True)
+def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str, **memory: object) -> PPLRun:
+    """Train the generator of one seed, or continue, or take it from `work` if it is done.
+
+    `memory`: the arguments `checkpointing`, `accumulation` and `compiled` of `train_ppl`.
+    """
+    return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True, **memory)
 
 
 def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, train: ImageSet, folder: Path, device: str,
@@ -107,20 +116,30 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
              bits: tuple[int, ...] = BITS, backbone: str = "two_conv", options: dict[str, object] | None = None,
-             regime: str = "reference", game: dict[str, object] | None = None) -> dict[str, dict]:
-    """All cells of one seed: "adsh clean 16" -> result of `run_victim`.
+             regime: str = "reference", game: dict[str, object] | None = None,
+             memory: dict[str, object] | None = None) -> dict[str, dict]:
+    """The steps of one seed: "generator", and "adsh clean 16" -> result of `run_victim` for every cell.
 
-    `backbone` is the surrogates' and the victims'; `game` has fields of `PPLConfig` that differ from the regime's.
+    `backbone` is the surrogates' and the victims'; `game` has fields of `PPLConfig` that differ from the regime's; `memory` as
+    for `train_generator`. With an option `cache` of `load` the protected images are kept in that folder, not in memory.
     """
-    split = load(dataset, root, seed=seed, **(options or {}))
+    options = options or {}
+    split = load(dataset, root, seed=seed, **options)
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
-    run = train_generator(split, config, work, device)
-    run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
-    twin = protect_split(split, run.protect)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest}
+
+    def train() -> dict:
+        run = train_generator(split, config, work, device, **(memory or {}))
+        run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
+        return {"collapsed": run.collapsed}
+
+    made = once(work / "generator.json", train, key)
+    run = train_generator(split, config, work, device, **(memory or {}))  # its checkpoint is there
+    twin = protect_split(split, lambda images: run.protect(images, cache=options.get("cache")))
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
-    return {f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
+    return {"generator": made} | {
+            f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
                                                       backbone)
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
 
@@ -135,6 +154,8 @@ def collect(dataset: str, seeds: dict[int, dict[str, dict]]) -> list[dict]:
     """One entry per cell and protocol: mean over seeds, the seeds' values, the envelope of their 95 % intervals."""
     rows = []
     for name in next(iter(seeds.values())):
+        if name == "generator":
+            continue
         method, domain, bits = name.split()
         for codes in seeds[min(seeds)][name]["codes"]:
             for scenario in TRAIN_DOMAINS[domain]:
@@ -183,6 +204,43 @@ def report(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def headline(stored: dict) -> str:
+    """What a stored table is, and with which networks: never compared silently with the paper's."""
+    return f"{stored['what']}, {networks(stored['generator']['backbone'])}"
+
+
+def figure(stored: dict) -> Figure:
+    """The cells as bars with the seeds' intervals, the paper's as diamonds where it has any: a column per victim, a row per
+    domain of its training images.
+    """
+    rows = [row for row in stored["cells"] if row["codes"] == PROTOCOL[row["method"]]]
+    bits = sorted({row["bits"] for row in rows})
+    drawn = Figure(figsize=(9.6, 6.4), layout="constrained")
+    axes = drawn.subplots(len(TRAIN_DOMAINS), len(METHODS), sharey=True)
+    for line, (domain, scenarios) in zip(axes, TRAIN_DOMAINS.items(), strict=True):
+        for ax, method in zip(line, METHODS, strict=True):
+            for number, length in enumerate(bits):
+                found = [next(row for row in rows if (row["method"], row["train"], row["task"], row["bits"])
+                              == (method, domain, scenario, length)) for scenario in scenarios]
+                x = [place + 0.8 / len(bits) * (number - (len(bits) - 1) / 2) for place in range(len(scenarios))]
+                whiskers = [[max(0, row["mAP"] - row["low"]) for row in found],  # rounded, they may be below 0
+                            [max(0, row["high"] - row["mAP"]) for row in found]]
+                ax.bar(x, [row["mAP"] for row in found], 0.72 / len(bits), yerr=whiskers, color=plots.PALETTE[number],
+                       label=f"{length} bits", error_kw={"elinewidth": 1})
+                paper = [math.nan if row["paper"] is None else row["paper"] for row in found]
+                ax.plot(x, paper, linestyle="", marker="D", markersize=5, markerfacecolor="white",
+                        markeredgecolor=plots.BLACK, label="the paper's" if number == len(bits) - 1 else None)
+            ax.set_xticks(range(len(scenarios)), scenarios)
+            trained = "clean" if domain == "clean" else "protected"
+            ax.set_title(f"{method.upper()} trained on {trained} images, {PROTOCOL[method]} codes", fontsize=11)
+            ax.set_ylim(0, 1.05)
+        line[0].set_ylabel("mAP")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    drawn.suptitle(headline(stored), fontsize=11)
+    return drawn
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the seeds asked for, store the table, print it beside the paper's."""
     options = parser(__doc__.splitlines()[0])
@@ -192,26 +250,35 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
     add_colour(options)
+    options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
+    options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
+    options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     asked = parse(options, arguments)
+    plots.use_style()
     seeds, game = {}, dict(asked.game)
+    memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
+    suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
+    name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
+    keep_stored(options, asked.out / f"{name}.json", dict(asked.load), asked.seeds, bits=asked.bits)
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game)
+                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game, memory)
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, game)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): how_run(cells) for s, cells in seeds.items()}
-        suffix = ("" if asked.epsilon is None else f"-eps{config.epsilon:g}") + _other(asked.regime, game)
-        name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}.json"
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone, asked.dataset).settings()
                    for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
-        save_json(asked.out / name, {
+        stored = {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
             "regime": asked.regime, "game": game,
-            "images": counts, "load": dict(asked.load),
-            "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows})
-    print(report(rows))
+            "images": counts, "load": dict(asked.load), "memory": memory,
+            "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows}
+        if len(seeds) == len(asked.seeds) or not (asked.out / f"{name}.json").exists():
+            save_json(asked.out / f"{name}.json", stored)
+    save_figure(asked.out / f"{name}.png", figure(stored))
+    print(headline(stored), report(rows), sep="\n")
     if asked.ship:
         ship(asked.work, place(asked.dataset, asked.backbone), f"{config.epsilon:g}{_other(asked.regime, game)}",
              asked.seeds[0], asked.bits, asked.ship)

@@ -26,7 +26,19 @@ from pplkit.budget import format_epsilon
 from pplkit.config import PAPER
 from pplkit.data import load
 from pplkit.experiments import common
-from pplkit.experiments.common import add_colour, label, make_victim, once, parse, parser, place, setting, slug, summary
+from pplkit.experiments.common import (
+    add_colour,
+    keep_stored,
+    label,
+    make_victim,
+    once,
+    parse,
+    parser,
+    place,
+    setting,
+    slug,
+    summary,
+)
 from pplkit.experiments.table1 import configuration, train_generator, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
@@ -54,7 +66,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     folder = work / f"table1-{place(origin or dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(source, config, folder, device)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
-    twin = protect_split(split, lambda images: run.protect(images, budget))
+    twin = protect_split(split, lambda images: run.protect(images, budget, cache=(options or {}).get("cache")))
     cells, own = {}, seed if victim_seed is None else victim_seed
     tasks = [(method, network) for network in networks for method in methods]
     for method, network in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
@@ -150,6 +162,10 @@ def main(arguments: list[str] | None = None) -> None:
     add_colour(options)
     asked = parse(options, arguments)
     plots.use_style()
+    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
+            f"{'-fast' if asked.fast else ''}")
+    keep_stored(options, asked.out / f"{name}.json", dict(asked.load), asked.seeds, network=asked.networks,
+                method=asked.methods)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
                             asked.victim_seed)
@@ -166,8 +182,6 @@ def main(arguments: list[str] | None = None) -> None:
                  for seed, cells in seeds.items()},
         "victims": {name: cell["key"]["victim"] for name, cell in seeds[asked.seeds[0]].items()},
         "cells": collect(seeds)}
-    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
-            f"{'-fast' if asked.fast else ''}")
     save_json(asked.out / f"{name}.json", stored)
     common.save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored["cells"]))

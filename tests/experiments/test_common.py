@@ -1,5 +1,9 @@
 """Arguments of every experiment: continuing, and starting anew without losing what is there."""
 
+import json
+
+import pytest
+
 from pplkit.experiments import common, table1
 
 
@@ -12,6 +16,34 @@ def test_a_run_continues_unless_it_is_told_to_start_anew(tmp_path, capsys):
     first, second = (common.parse(common.parser("x"), [*arguments, "--no-resume"]).work for _ in range(2))
     assert first != second and first.parent == second.parent == work and not any(first.iterdir())
     assert f"--work {first}" in capsys.readouterr().out
+
+
+def test_a_fast_run_leaves_the_steps_of_the_full_one_alone(tmp_path):
+    assert common.parse(common.parser("x"), ["--work", str(tmp_path), "--fast"]).work == tmp_path / "fast"
+
+
+def test_an_experiment_runs_in_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        common.parse(common.parser("x"), [])
+    assert "runs in one process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"load": {"train": 5}}, r"was made with --load {}, this run has {'train': 5}"),
+    ({"seeds": [0]}, r"has seeds [1] that this run has not"),
+    ({"bits": [16]}, r"has bits [8] that this run has not"),
+])
+def test_only_a_run_of_at_least_as_much_replaces_a_result(tmp_path, capsys, changed, said):
+    path = tmp_path / "a.json"
+    same = {"load": {}, "seeds": [0, 1], "bits": [8, 16]}
+    common.keep_stored(common.parser("x"), path, **(same | changed))  # nothing there
+    path.write_text(json.dumps({"load": {}, "cells": [{"bits": bits, "seeds": {"0": 0.1, "1": 0.2}} for bits in (8, 16)]}))
+    common.keep_stored(common.parser("x"), path, **same)
+    common.keep_stored(common.parser("x"), path, {}, [0, 1, 2], bits=[8, 16, 24])
+    with pytest.raises(SystemExit):
+        common.keep_stored(common.parser("x"), path, **(same | changed))
+    assert said in capsys.readouterr().err
 
 
 def test_starting_anew_trains_again_and_keeps_the_old_steps(pictures, load_grey, tmp_path, monkeypatch):

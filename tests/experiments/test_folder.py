@@ -1,14 +1,18 @@
 """The four scenarios on a folder: the twin is the published one, image by image."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pplkit import data, photos
+from pplkit.experiments import folder
 from pplkit.experiments.folder import evaluate_folder, published_twin, table
 from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
+from pplkit.hashing import CollapseWarning
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +52,28 @@ def test_protection_at_the_searchers_size(folders):
     assert photos.channel_pattern(generator, torch.rand(2, 3, 8, 8)).shape == (2, 3, 8, 8)
     with pytest.raises(ValueError, match="a generator and an epsilon, or"):
         evaluate_folder(folders[0], None, 0.1)
+
+
+def test_the_learning_rate_is_the_victims(folders):
+    clean, out = folders
+    options = {"protected": out, "fast": True, "progress": False, "size": 16}
+    given = evaluate_folder(clean, None, None, learning_rate=2e-4, **options)["victims"]
+    assert [given[method]["learning_rate"] for method in ("adsh", "dsdh")] == [2e-4, 2e-4]
+    own = evaluate_folder(clean, None, None, methods=("dsdh",), **options)["victims"]["dsdh"]
+    assert own["learning_rate"] == 1e-3 and own == given["dsdh"] | {"learning_rate": 1e-3}
+    with pytest.raises(ValueError, match="learning_rate must be positive and finite, got 0"):
+        evaluate_folder(clean, None, None, learning_rate=0, **options)
+
+
+def test_each_victim_that_collapses_is_named(folders, monkeypatch):
+    fit = folder.fit_victim
+
+    def collapses(*arguments):
+        warnings.warn("all images get the same code", CollapseWarning, stacklevel=1)
+        return fit(*arguments)
+
+    monkeypatch.setattr(folder, "fit_victim", collapses)
+    with pytest.warns(CollapseWarning) as caught:
+        evaluate_folder(folders[0], None, None, protected=folders[1], methods=("dsdh",), fast=True, progress=False, size=16)
+    said = [str(warning.message) for warning in caught if "all images get the same code" in str(warning.message)]
+    assert [line.split(":")[0] for line in said] == ["dsdh trained on clean images", "dsdh trained on adversarial images"]

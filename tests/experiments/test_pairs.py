@@ -30,10 +30,13 @@ def test_figure_and_numbers_are_stored(pictures, load_grey, tmp_path, capsys):
     assert [cell["class"] for cell in stored["cells"]] == 2 * ["class0", "class1", "class2"] and stored["run"]["commit"]
     assert all(cell["linf"] <= cell["epsilon"] for cell in stored["cells"])
     split = load(f"folder:{pictures}", size=28, channels=1)
-    work = tmp_path / "work" / "table1-pictures-0.3" / "seed0"
+    work = tmp_path / "work" / "fast" / "table1-pictures-0.3" / "seed0"
     run = table1.train_generator(split, table1.configuration(f"folder:{pictures}", 0, 0.3, True), work, "cpu")
     cell = stored["cells"][-1]
     clean = split.query.images[[cell["query"]]]
     assert cell["psnr"] == pytest.approx(float(quality.psnr(clean, run.protect(clean))), abs=0.05)
     assert (tmp_path / "out" / "pairs-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
     assert "0.300 (77/255): PSNR" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        pairs.main(["--seeds", "0", "1"])
+    assert "--seeds: the figure has one generator, got [0, 1]" in capsys.readouterr().err

@@ -48,7 +48,11 @@ def test_every_cell_is_stored_with_its_origin_and_a_second_call_only_reads(argum
         assert cell["worst_tie_order"] <= cell["mAP"] <= cell["best_tie_order"]
     assert stored["generator"]["epsilon"] == 0.3
     assert all(run["commits"] and run["torch"] and run["device"] for run in stored["runs"].values())
-    assert "ADSH, learned codes" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "ADSH, learned codes" in shown and "seeds [0, 1], two_conv from random weights" in shown
+    made = json.loads(next((tmp_path / "work").glob("fast/table1*/seed0/generator.json")).read_text())
+    assert made["key"]["generator"] == stored["generator"] | {"seed": 0} and made["collapsed"] is None
+    assert stored["runs"]["0"]["seconds"] > made["seconds"] > 0  # a seed's seconds are those of its generator, too
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*adversarial*")}
     table1.main([*arguments, "--seeds", "0", "1"])
@@ -74,6 +78,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(arguments, tmp_path, monkey
     assert (fitted, again) == (["ADSH", "ADSH"], ["DSDH", "DSDH"])
 
 
+def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(stored):
+    ours = {round(row["mAP"], 4) for row in table1.compared(stored["cells"])}
+    drawn = table1.figure(stored)
+    heights = [bar.get_height() for ax in drawn.axes for bar in ax.patches]
+    assert len(heights) == 64 and {round(height, 4) for height in heights} == ours
+    marks = [y for ax in drawn.axes for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()]
+    assert sorted(marks) == sorted(row["paper"] for row in table1.compared(stored["cells"]))
+    assert "two_conv from random weights" in drawn.get_suptitle()
+    unknown = table1.figure({**stored, "cells": [row | {"paper": None} for row in stored["cells"]]})
+    assert len([bar for ax in unknown.axes for bar in ax.patches]) == 64
+
+
+def test_a_run_of_less_does_not_replace_a_stored_result(arguments, tmp_path, capsys):
+    table1.main([*arguments, "--seeds", "0", "1"])
+    path = tmp_path / "out" / "table1-photos-eps0.3-fast.json"
+    before = path.read_bytes()
+    with pytest.raises(SystemExit):
+        table1.main(arguments)  # one seed
+    assert "has seeds [1] that this run has not" in capsys.readouterr().err and path.read_bytes() == before
+
+
 def test_results_of_other_settings_are_not_mixed_in(arguments, tmp_path):
     table1.main(arguments)
     path = next((tmp_path / "work").rglob("adsh-clean-16.json"))
@@ -97,12 +122,12 @@ def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(
                  "--out", str(tmp_path / "out"), "--device", "cpu"]
     table1.main([*arguments, "--backbone", "dense", "--load", "size=16", "channels=3", "query_share=0.2"])
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["table1-photos-dense-eps0.1-fast.json"]
+    assert names == ["table1-photos-dense-eps0.1-fast.json", "table1-photos-dense-eps0.1-fast.png"]
     stored = json.loads((tmp_path / "out" / names[0]).read_text())
     assert stored["generator"]["backbone"] == stored["victims_16_bits"]["dsdh"]["backbone"] == "dense"
     assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2}
     assert stored["images"] == {"train": 30, "query": 15, "database": 57}
-    table1.ship(tmp_path / "work", "photos-dense", 0.1, 0, [8], tmp_path / "ship")
+    table1.ship(tmp_path / "work" / "fast", "photos-dense", 0.1, 0, [8], tmp_path / "ship")
     assert len(list((tmp_path / "ship").iterdir())) == 5
 
 
@@ -171,7 +196,7 @@ def test_unknown_victim_and_missing_epsilon_are_refused():
 
 def test_fields_of_the_game_can_be_given(arguments, tmp_path):
     table1.main([*arguments, "--game", "code_lengths=8,4", "batch_size=16", "steps=900"])
-    path, = (tmp_path / "out").iterdir()
+    path, = (tmp_path / "out").glob("*.json")
     assert re.fullmatch(r"table1-photos-eps0.3-game[0-9a-f]{6}-fast.json", path.name)
     stored = json.loads(path.read_text())
     assert stored["game"] == {"code_lengths": [8, 4], "batch_size": 16, "steps": 900}
