@@ -9,20 +9,22 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from pplkit import __version__, photos, pretrained, processes
 from pplkit import device as devices
 from pplkit.budget import NORMS, format_epsilon
-from pplkit.data import load
+from pplkit.data import RetrievalSplit, load
 from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
 from pplkit.paper import METHODS
 from pplkit.storage import provenance, save_json
-from pplkit.training import OutOfMemory, PPLConfig, train_ppl
+from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, is_out_of_memory, train_ppl
 
 PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
+DOWNLOADS = ("fashion-mnist", "cifar10")  # data sets that `load` can fetch
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -61,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
                     "where it stopped (GENERATOR.run keeps its state). Several GPUs: accelerate launch -m pplkit.cli train ...")
     train.add_argument("dataset", metavar="DATASET", help="name for pplkit.data.load, as folder:PATH, fashion-mnist or cifar10")
     train.add_argument("output", metavar="GENERATOR", type=Path, help="file to write (safetensors)")
-    train.add_argument("--root", help="folder of the data set's files")
+    train.add_argument("--root", metavar="FOLDER", help="folder of the data set's files")
+    train.add_argument("--download", action="store_true",
+                       help="fetch fashion-mnist or cifar10 if it is not on this machine")
     train.add_argument("--epsilon", type=epsilon, metavar="E",
                        help="budget in pixel units (default: the paper's for its data sets)")
     train.add_argument("--norm", choices=NORMS, default="inf", help="of the budget (default: %(default)s)")
@@ -71,7 +75,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=_positive, default=128,
                        help="images per step, of all processes together (default: %(default)s)")
     train.add_argument("--warmup-steps", type=int, default=1500, help="of the surrogates alone (default: %(default)s)")
+    train.add_argument("--warmup-learning-rate", type=float, metavar="RATE",
+                       help="of the surrogates alone (default: 1e-3, for imagenet13 2e-4); 2e-4 for images of 64 pixels")
     train.add_argument("--steps", type=int, default=800, help="of the game (default: %(default)s)")
+    train.add_argument("--surrogate-learning-rate", type=float, metavar="RATE",
+                       help="of the surrogates in the game (default: 3e-5, for imagenet13 6e-6); 6e-6 for images of 64 pixels")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     train.add_argument("--checkpointing", action="store_true", help="less memory for more time, the same result")
@@ -79,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
                        help="parts that the surrogates take a batch in: less memory for more time (default: %(default)s)")
     train.add_argument("--compile", action="store_true",
                        help="let torch.compile fuse the networks' passes; a minute or more before the first step")
-    train.add_argument("--force", action="store_true", help="overwrite GENERATOR")
+    train.add_argument("--force", action="store_true",
+                       help="overwrite GENERATOR; start anew if GENERATOR.run is of a call with other settings or images")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
     train.set_defaults(run=run_train)
 
@@ -118,6 +127,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims (default: all)")
     evaluate.add_argument("--bits", type=_positive, default=16, help="code length (default: %(default)s)")
     evaluate.add_argument("--backbone", default="two_conv", help="network of the victims (default: %(default)s)")
+    evaluate.add_argument("--learning-rate", type=float, metavar="RATE",
+                          help="of the victims (default: 1e-3); 2e-4 for images of 64 pixels")
     evaluate.add_argument("--query-share", type=float, default=0.1, help="of each class (default: %(default)s)")
     evaluate.add_argument("--train-share", type=float, default=0.5,
                           help="of each class's database images (default: %(default)s)")
@@ -159,15 +170,15 @@ def run_train(asked: argparse.Namespace) -> int:
     """`pplkit train`: exit status."""
     if asked.output.exists() and not asked.force:
         raise FileExistsError(f"{asked.output} exists: --force overwrites it")
-    options = {name: getattr(asked, name) for name in ("size", "channels") if getattr(asked, name) is not None}
-    split = load(asked.dataset, asked.root, seed=asked.seed, **options)
+    if asked.epsilon is None and asked.dataset.startswith("folder:"):
+        raise ValueError(f"the paper has no epsilon for {asked.dataset!r}: give --epsilon, as in --epsilon 0.1")
+    split = _load(asked)
     changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "steps", "seed")}
-    if asked.epsilon is not None:
-        changes["epsilon"] = asked.epsilon
+    changes |= {name: getattr(asked, name) for name in ("epsilon", "warmup_learning_rate", "surrogate_learning_rate")
+                if getattr(asked, name) is not None}
     config = PPLConfig.reference(asked.dataset, **changes)
     state = asked.output.with_name(f"{asked.output.name}.run")
-    run = train_ppl(split.train, config, device=asked.device, checkpoint=state, resume=True, progress=not asked.quiet,
-                    checkpointing=asked.checkpointing, accumulation=asked.accumulation, compiled=asked.compile)
+    run = _train(asked, split, config, state)
     if processes.current().main:
         run.generator.save(asked.output, dataset=split.name, image_size=split.train.images.shape[-1],
                            config=dataclasses.asdict(config), run=provenance())
@@ -175,6 +186,40 @@ def run_train(asked: argparse.Namespace) -> int:
         print(f"written: {asked.output}; epsilon {format_epsilon(config.epsilon)}, norm {config.norm}, "
               f"{len(split.train)} images")
     return DONE
+
+
+def _load(asked: argparse.Namespace) -> RetrievalSplit:
+    """The data set of `pplkit train`; what is missing is asked for in the words of the command line."""
+    options = {name: getattr(asked, name) for name in ("size", "channels") if getattr(asked, name) is not None}
+    try:
+        return load(asked.dataset, asked.root, download=asked.download, seed=asked.seed, **options)
+    except FileNotFoundError as error:
+        if asked.dataset not in (*DOWNLOADS, "imagenet13"):
+            raise
+        fetch = "--download fetches it, " if asked.dataset in DOWNLOADS and not asked.download else ""
+        raise FileNotFoundError(f"{error}\nOn the command line: {fetch}--root FOLDER says where it is") from error
+
+
+def _train(asked: argparse.Namespace, split: RetrievalSplit, config: PPLConfig, state: Path) -> PPLRun:
+    """Train, going on from `state` if it is there; if it belongs to another call, --force starts anew."""
+    def play() -> PPLRun:
+        return train_ppl(split.train, config, device=asked.device, checkpoint=state, resume=True, progress=not asked.quiet,
+                         checkpointing=asked.checkpointing, accumulation=asked.accumulation, compiled=asked.compile)
+
+    try:
+        return play()
+    except ValueError as error:
+        if not str(error).startswith(f"{state} "):  # how all that is wrong with a checkpoint begins
+            raise
+        if not asked.force:
+            found = str(error).removesuffix(": use another file name")
+            raise ValueError(f"{found}: delete {state} or give --force to start anew, or write to another GENERATOR") from error
+    together, device = processes.current(), devices.resolve(asked.device)
+    together.any(True, device)  # waits: every process has read the file
+    if together.main:
+        state.unlink()
+    together.any(True, device)  # and none looks for it before it is gone
+    return play()
 
 
 def run_protect(asked: argparse.Namespace) -> int:
@@ -211,9 +256,9 @@ def run_evaluate(asked: argparse.Namespace) -> int:
     channels = asked.channels or (generator.channels if generator is not None else 3)
     protected = asked.protected.expanduser().resolve() if asked.protected is not None else None
     result = evaluate_folder(folder, generator, budget, norm, protected=protected, methods=tuple(asked.methods),
-                             bits=asked.bits, backbone=asked.backbone, seed=asked.seed, device=asked.device, fast=asked.fast,
-                             progress=not asked.quiet, size=asked.size, channels=channels, query_share=asked.query_share,
-                             train_share=asked.train_share)
+                             bits=asked.bits, backbone=asked.backbone, learning_rate=asked.learning_rate, seed=asked.seed,
+                             device=asked.device, fast=asked.fast, progress=not asked.quiet, size=asked.size,
+                             channels=channels, query_share=asked.query_share, train_share=asked.train_share)
     protection = {"protected": protected.name} if protected is not None else {
         "generator": asked.generator, "epsilon": budget, "norm": norm}
     save_json(path, {"folder": folder.name, **protection, "fast": asked.fast, **result})
@@ -222,13 +267,33 @@ def run_evaluate(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def _memory_help(asked: argparse.Namespace) -> str:
+    """What to lower where a command, not a step of the game, ran out of memory."""
+    lower = {"train": "--batch-size (now {batch_size}) or, where DATASET takes it, --size",
+             "protect": "--workers (now {workers})", "evaluate": "--size (now {size})"}[asked.command]
+    elsewhere = ", or give --device cpu" if devices.resolve(asked.device).type != "cpu" else ""
+    return f"out of memory: lower {lower.format_map(vars(asked))}{elsewhere}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     asked = parser().parse_args(arguments)
+
+    def show(message: Warning | str, *_: object) -> None:
+        print(f"pplkit {asked.command}: warning: {message}", file=sys.stderr)
+
     try:
-        return asked.run(asked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CollapseWarning)
+            warnings.showwarning = show
+            return asked.run(asked)
     except (ValueError, OSError, OutOfMemory) as error:
         print(f"pplkit {asked.command}: {error}", file=sys.stderr)
+        return WRONG_USE
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"pplkit {asked.command}: {_memory_help(asked)}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:
         print(f"pplkit {asked.command}: interrupted; the same command goes on from here", file=sys.stderr)

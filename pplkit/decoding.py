@@ -1,4 +1,5 @@
-"""Image files to one uint8 tensor: by several workers if wished, in memory or in a file that is mapped into memory.
+"""Which image files are read, and how; image files to one uint8 tensor: by several workers if wished, in memory or in a file
+that is mapped into memory.
 
 The result does not depend on the number of workers or on where the pixels are kept.
 """
@@ -16,13 +17,54 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pplkit.storage import save_json
 
 BATCH = 64  # files that a worker hands over at a time
+NAMED = 10  # files that one message names
+NOT_READ = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG")  # EPS: its reader starts another program; Pillow only recognises the others
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 0..65535
+
+
+def formats() -> list[str]:
+    """Pillow's names of the formats that are read, whatever a file is called."""
+    Image.init()
+    return [name for name in Image.OPEN if name not in NOT_READ]
+
+
+def suffixes() -> set[str]:
+    """What the names of files in these `formats` end in, as ".png"."""
+    accepted = formats()
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in accepted}
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Decoded; 16-bit grey as mode "L" (v / 257, rounded). Raises ValueError where the range of the values is unknown."""
+    image.load()
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS)
+    if image.mode.startswith(("I", "F")) and not sixteen:
+        raise ValueError(f"mode {image.mode!r} has more than 16 bits per pixel; save it with 8 or 16")
+    if not sixteen:
+        return image
+    reduced = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    reduced.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
+    return reduced
+
+
+def why_unreadable(error: Exception, name: str | Path = "") -> str:
+    """What a decoder's error says. For an unknown format Pillow would show the Python object that it was given: `name` it."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"cannot identify image file{f' {name}' if str(name) else ''}: it is in no format that Pillow reads"
+    return str(error) or type(error).__name__
+
+
+def first_of(messages: Sequence[str]) -> str:
+    """One message to a line, and how many more there are."""
+    more = len(messages) - NAMED
+    return "\n".join([*messages[:NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
 @dataclass(frozen=True)
@@ -52,7 +94,7 @@ def decode(name: str | Path, content: bytes, size: tuple[int, int], channels: in
 
     Args:
         name: for the error message.
-        content: of the file, in any format that Pillow reads.
+        content: of the file, in any of the `formats`; 16-bit grey is brought to 8 bits.
         size: (H, W) in pixels.
         channels: 1 or 3.
 
@@ -60,17 +102,15 @@ def decode(name: str | Path, content: bytes, size: tuple[int, int], channels: in
         uint8 (C, H, W).
 
     Raises:
-        ValueError: unreadable, or more than 8 bits per channel.
+        ValueError: unreadable, or more than 16 bits per channel.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode!r} has more than 8 bits per channel; save it with 8")
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        with Image.open(io.BytesIO(content), formats=formats()) as image:
+            upright = ImageOps.exif_transpose(eight_bits(image)).convert("L" if channels == 1 else "RGB")
             fitted = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
             pixels = np.array(fitted)  # (H, W) or (H, W, 3)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
-        raise ValueError(f"cannot read image {name}: {error}") from error
+        raise ValueError(f"cannot read image {name}: {why_unreadable(error)}") from error
     return pixels.reshape(*size, channels).transpose(2, 0, 1)  # (C, H, W)
 
 
@@ -108,7 +148,7 @@ def read_images(files: Sequence[ImageFile], size: tuple[int, int], channels: int
         images uint8 (N, C, H, W), and the sha256 of each file's content.
 
     Raises:
-        ValueError: an unreadable image (named); a bad number of workers.
+        ValueError: unreadable images (the first ten are named); a bad number of workers.
         OSError: the cache folder cannot be written.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
@@ -149,13 +189,15 @@ def _fill(images: Tensor, files: Sequence[ImageFile], workers: int) -> list[str]
     """Decode into `images`; the sha256 of each file's content."""
     loader = DataLoader(_Decoded(files, tuple(images.shape[2:]), images.shape[1]), BATCH, num_workers=workers,
                         collate_fn=list, generator=torch.Generator())
-    digests = []
+    digests, errors = [], []
     for batch in loader:
         for pixels, digest, error in batch:
             if error:
-                raise ValueError(error)
+                errors.append(error)
             images[len(digests)] = pixels
             digests.append(digest)
+    if errors:
+        raise ValueError(first_of(errors))
     return digests
 
 

@@ -1,7 +1,8 @@
 """A folder of pictures protected file by file: resumable, never overwriting, with a report of every file.
 
 What a run has done is known from its report (CSV): a row is written before its picture appears, and names the sha256 of both
-files and all settings. A later run keeps a picture only if all of that still holds.
+files and all settings. A later run keeps a picture only if all of that still holds. Where it fails on a file that an earlier
+run has done, the report has both rows.
 """
 
 import csv
@@ -9,9 +10,12 @@ import hashlib
 import io
 import math
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,9 +28,15 @@ from pplkit.progress import progress_bar
 from pplkit.sources import DESKTOP_FILES
 from pplkit.storage import write_bytes
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing tells a killed run's folder from a live one's, so all stay
+    fcntl = None
+
 FIELDS = ("file", "status", "output", "width", "height", "channels", "alpha", "l_inf", "psnr", "ssim", "epsilon", "norm",
           "pattern_size", "generator", "source_sha256", "output_sha256", "note")
 SETTINGS = ("epsilon", "norm", "pattern_size", "generator")
+SCRATCH = ".pplkit-"  # what the name of a run's temporary folder begins with
 Row = dict[str, str]
 
 
@@ -103,11 +113,11 @@ def protect_folder(source: str | Path, target: str | Path, generator: Perturbati
     outputs = {name: Path(name).with_suffix(".png").as_posix() for name in names}
     failed |= _clashes(outputs)
     target.mkdir(parents=True, exist_ok=True)
-    rows = {name: row for name, row in known.items() if name in outputs and name not in failed}
+    rows = {name: row for name, row in known.items() if name in outputs or name in failed}
     counts = {"protected": 0, "kept": 0}
-    with tempfile.TemporaryDirectory(dir=target, prefix=".pplkit-") as scratch:
+    with _scratch(target) as scratch:
         generator = generator.eval().to(memory_format=torch.channels_last)  # a third faster
-        run = _Run(source, target, Path(scratch), generator, float(epsilon),
+        run = _Run(source, target, scratch, generator, float(epsilon),
                    "inf" if norm in ("inf", math.inf) else str(norm), pattern_size, max_pixels, force, known)
         _write_report(report, rows.values())
         asked = [name for name in names if name not in failed]
@@ -117,17 +127,15 @@ def protect_folder(source: str | Path, target: str | Path, generator: Perturbati
                 for name, (temporary, row) in _in_parallel(run, asked, outputs, workers):
                     if temporary is not None:
                         row = _publish(run, temporary, row, journal)
-                    rows[name] = row
                     if row["status"] == "failed":
                         failed[name] = row["note"]
                     else:
+                        rows[name] = row
                         counts["protected" if temporary else "kept"] += 1
                     bar.update()
-    for name, why in failed.items():
-        rows[name] = _row(name, outputs.get(name, ""), status="failed", note=why)
-    ordered = dict(sorted(rows.items()))
-    _write_report(report, ordered.values())
-    notes = {name: row["note"] for name, row in ordered.items() if row["status"] != "failed" and row["note"]}
+    refused = [_row(name, outputs.get(name, ""), status="failed", note=why) for name, why in failed.items()]
+    _write_report(report, sorted([*rows.values(), *refused], key=lambda row: row["file"]))
+    notes = {name: row["note"] for name, row in sorted(rows.items()) if name not in failed and row["note"]}
     return FolderResult(**counts, failed=dict(sorted(failed.items())), notes=notes, report=report)
 
 
@@ -196,6 +204,52 @@ def _check_places(source: str | Path, target: str | Path, report: str | Path | N
             if file.readline().strip() not in ("", ",".join(FIELDS)):
                 raise ValueError(f"{report} exists and is no report of this command: give another place, or force")
     return source, target, report
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A temporary folder in `target`, locked while it is in use: the system ends the lock with the process, however that ends.
+
+    First those that killed runs left are removed: folders that nobody has locked and that hold only our temporary pictures.
+    """
+    for left in target.glob(f"{SCRATCH}*"):
+        if not left.is_symlink() and left.is_dir() and (lock := _lock(left)) is not None:
+            if _is_ours(left):
+                shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+    made = Path(tempfile.mkdtemp(dir=target, prefix=f".new{SCRATCH}"))
+    lock = _lock(made)
+    try:
+        made = made.rename(target / made.name.removeprefix(".new"))  # locked first: others look for this name
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return all(re.fullmatch(r"\d+\.png", entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
+    except OSError:  # gone meanwhile
+        return False
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock of `folder` until it is closed; None: another one has it, or there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # gone, or somebody else's
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _clashes(outputs: dict[str, str]) -> dict[str, str]:

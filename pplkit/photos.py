@@ -1,7 +1,10 @@
 """One picture of any size and format: read it safely, protect it, hand it back as 8-bit PNG."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -12,15 +15,14 @@ from torch.nn.functional import interpolate
 
 from pplkit import budget
 from pplkit.budget import to_float
+from pplkit.decoding import eight_bits, formats, why_unreadable
 from pplkit.generator import PerturbationGenerator
 from pplkit.quality import ssim
 
 MAX_PIXELS = 100_000_000  # of one picture; a decompression bomb claims more
 TILE = 512  # pixels; a multiple of 2^4, so that tiles and the whole picture share the generator's grid
 SSIM_WINDOW = 7
-OUTSIDE_PROGRAMS = ("EPS",)  # formats whose reader starts another program on the file
 GREY_MODES = ("1", "L", "LA", "La")
-SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 0..65535
 
 
 class UnreadablePicture(ValueError):
@@ -44,6 +46,36 @@ class Picture:
     note: str = ""
 
 
+class _PillowLimit:
+    """Pillow's own limit, which holds for the whole process, lifted to ours while pictures are read; the last reader puts it
+    back. Readers in other threads may have other limits.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.readers, self.before = Lock(), [], None
+
+    @contextmanager
+    def at_least(self, pixels: int) -> Iterator[None]:
+        with self.lock:
+            if not self.readers:
+                self.before = Image.MAX_IMAGE_PIXELS
+            self.readers.append(pixels)
+            self._set()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.readers.remove(pixels)
+                self._set()
+
+    def _set(self) -> None:
+        if self.before is not None:  # None: somebody has switched it off
+            Image.MAX_IMAGE_PIXELS = max([self.before, *self.readers])
+
+
+_pillow_limit = _PillowLimit()
+
+
 def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read any picture that Pillow reads: turned upright (EXIF), grey stays grey, all else becomes RGB; alpha is kept.
 
@@ -51,46 +83,34 @@ def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> P
 
     Args:
         path: the file, or one that is open for reading.
-        max_pixels: refuse larger pictures, before they are decoded.
+        max_pixels: refuse larger pictures, before they are decoded; Pillow's own limit gives way to it.
 
     Raises:
         UnreadablePicture: whatever the reason.
     """
-    Image.init()
-    formats = [name for name in Image.OPEN if name not in OUTSIDE_PROGRAMS]
     try:
-        with Image.open(path, formats=formats) as image:
+        with _pillow_limit.at_least(max_pixels), Image.open(path, formats=formats()) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the {max_pixels} allowed; "
                                  "raise the limit if the file is trusted")
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # phones append a preview to an MPO
             note = f"first of {frames} frames" if frames > 1 else ""
             profile = image.info.get("icc_profile")
-            upright = ImageOps.exif_transpose(_eight_bits(image))
+            upright = ImageOps.exif_transpose(eight_bits(image))
             grey = upright.mode in GREY_MODES
             transparent = "transparency" in upright.info or upright.mode in ("LA", "La", "PA", "RGBA", "RGBa")
             fitted = upright.convert(("L" if grey else "RGB") + ("A" if transparent else ""))
             values = np.array(fitted).reshape(fitted.height, fitted.width, -1)  # (H, W, bands)
+    except Image.DecompressionBombError as error:  # Pillow refuses at twice the limit, before we see the size
+        raise UnreadablePicture(f"more than the {max_pixels} pixels allowed; raise the limit if the file is trusted "
+                                f"({error})") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them to
-        raise UnreadablePicture(str(error) or type(error).__name__) from error
+        raise UnreadablePicture(why_unreadable(error, path if isinstance(path, (str, Path)) else "")) from error
     channels = 1 if grey else 3
     pixels = torch.from_numpy(values[None, ..., :channels].transpose(0, 3, 1, 2).copy())  # (1, C, H, W)
     alpha = torch.from_numpy(values[..., -1].copy()) if transparent else None  # (H, W)
     space = {1: b"GRAY", 3: b"RGB "}[channels]
     return Picture(pixels, alpha, profile if profile and profile[16:20] == space else None, note)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Decoded; 16-bit grey as mode "L". Raises ValueError where the range of the values is unknown."""
-    image.load()
-    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS)
-    if image.mode.startswith(("I", "F")) and not sixteen:
-        raise ValueError(f"mode {image.mode!r} has more than 16 bits per pixel; save it with 8 or 16")
-    if not sixteen:
-        return image
-    reduced = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
-    reduced.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
-    return reduced
 
 
 def write_picture(picture: Picture, path: str | Path, compress_level: int = 3) -> None:

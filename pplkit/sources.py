@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pplkit.decoding import first_of, suffixes
+
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -43,6 +45,7 @@ FASHION_MNIST_FILES = {
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
+# Of a published set's files, see `colour_sources`; folders of one's own hold whatever `decoding.formats` has.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DESKTOP_FILES = ("thumbs.db", "desktop.ini")  # of Windows; dot files are skipped too
 
@@ -201,7 +204,8 @@ def list_folder(path: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: not class folders of images, fewer than 2 classes, or fewer than 2 images in a class.
+        ValueError: not class folders of images, files that are none (by their suffix; the first ten are named), fewer than 2
+            classes, or fewer than 2 images in a class.
     """
     needed = "'folder:PATH' needs a folder that holds one folder of images per class"
     if not path.exists():
@@ -209,26 +213,28 @@ def list_folder(path: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder; {needed}")
     entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    accepted = suffixes()
     for entry in entries:
-        if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES:
+        if entry.is_file() and entry.suffix.lower() in accepted:
             raise ValueError(f"{entry} is an image outside the class folders; move it into one of them")
     folders = [entry for entry in entries if entry.is_dir()]
     if len(folders) < 2:
         found = [folder.name for folder in folders]
         raise ValueError(f"{path} must hold at least 2 class folders, found {found}")
-    files, labels = [], []
+    files, labels, others = [], [], []
     for label, folder in enumerate(folders):
         images = [
             file for file in sorted(folder.iterdir())
             if not file.name.startswith(".") and file.name.lower() not in DESKTOP_FILES
         ]  # fmt: skip
-        for file in images:
-            if not file.is_file() or file.suffix.lower() not in IMAGE_SUFFIXES:
-                raise ValueError(f"{file} is no image file ({' '.join(IMAGE_SUFFIXES)}); move it elsewhere")
-        if len(images) < 2:
+        others += [file for file in images if not file.is_file() or file.suffix.lower() not in accepted]
+        if len(images) < 2 and not others:
             raise ValueError(
                 f"class folder {folder} needs at least 2 images (one query, one to find), found {len(images)}"
             )
         files += images
         labels += [label] * len(images)
+    if others:
+        raise ValueError(first_of([f"{file} is no image file (no suffix of Pillow's, as .png, .jpg or .avif); move it elsewhere"
+                                  for file in others]))
     return tuple(folder.name for folder in folders), files, labels

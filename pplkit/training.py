@@ -21,7 +21,7 @@ from pplkit.progress import progress_bar
 
 JUDGED = 50  # steps that a collapse must have lasted, or a warm-up must have had
 
-__all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "train_ppl"]
+__all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "is_out_of_memory", "train_ppl"]
 
 
 class TrainingDiverged(ValueError):
@@ -129,7 +129,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
                 try:
                     records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
                 except RuntimeError as error:
-                    if _is_out_of_memory(error):
+                    if is_out_of_memory(error):
                         raise _memory_help(config, checkpointing, accumulation) from error
                     raise
                 bar.update()
@@ -152,9 +152,11 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     return run
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of torch or Python says that memory ran out, of a GPU or of the machine."""
     said = str(error).lower()  # a CPU's: "can't allocate memory", or "not enough memory: you tried to allocate"
-    return isinstance(error, torch.OutOfMemoryError) or ("memory" in said and "alloc" in said)
+    return (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in said
+            or ("memory" in said and "alloc" in said))
 
 
 def _memory_help(config: PPLConfig, checkpointing: bool, accumulation: int) -> OutOfMemory:

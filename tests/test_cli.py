@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pplkit import cli
+from pplkit.config import IMAGENET_RATES, PPLConfig
+from pplkit.experiments import folder
 from pplkit.game import Game
 from pplkit.generator import PerturbationGenerator
+from pplkit.hashing import CollapseWarning, Victim
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,20 @@ def test_files_that_failed_are_listed_last_and_change_the_status(tmp_path, gener
     # the header's budget
     assert "1 protected, 0 done before, 1 failed; epsilon 0.200 (51/255), norm inf, pattern made at own size" in printed.out
     assert printed.err.splitlines()[-1].startswith("NOT PROTECTED: b.png: cannot identify image file")
+    assert "<_io" not in printed.err
+
+
+def test_protect_with_other_settings_in_between_goes_on_where_it_was(tmp_path, generator, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (8, 8), 90).save(tmp_path / "in" / name)
+    words = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(generator), "--quiet", "--epsilon"]
+    assert cli.main([*words, "8/255"]) == cli.DONE
+    report = (tmp_path / "out-report.csv").read_text()
+    assert cli.main([*words, "0.1"]) == cli.SOME_FAILED
+    assert cli.main([*words, "8/255"]) == cli.DONE
+    assert "0 protected, 2 done before, 0 failed" in capsys.readouterr().out
+    assert (tmp_path / "out-report.csv").read_text() == report
 
 
 @pytest.mark.parametrize("change, message", [
@@ -167,6 +185,43 @@ def test_evaluate_takes_the_folder_that_protect_wrote(photos, tmp_path, capsys):
     assert cli.main([*words, "--force", "--generator", "pretrained"]) == cli.WRONG_USE
 
 
+def test_evaluate_takes_the_formats_that_protect_takes(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for label in range(2):
+        (tmp_path / "in" / str(label)).mkdir(parents=True)
+        for i in range(4):
+            array = random.integers(0, 65536, (16, 16), dtype=np.uint16)
+            Image.fromarray(array).save(tmp_path / "in" / str(label) / f"{i}.png")
+            Image.fromarray((array >> 8).astype(np.uint8)).save(tmp_path / "in" / str(label) / f"{i + 4}.tga")
+    out = str(tmp_path / "out")
+    assert cli.main(["protect", str(tmp_path / "in"), out, "--generator", "pretrained", "--quiet"]) == cli.DONE
+    words = ["evaluate", str(tmp_path / "in"), "--protected", out, "--size", "16", "--methods", "dsdh", "--fast", "--quiet"]
+    assert cli.main(words) == cli.DONE
+    for name in ("1.png", "2.png"):
+        (tmp_path / "in" / "0" / name).write_bytes(b"broken")
+    capsys.readouterr()
+    assert cli.main([*words, "--force"]) == cli.WRONG_USE
+    said = capsys.readouterr().err
+    assert "0/1.png: cannot identify" in said and "0/2.png: cannot identify" in said and "<_io" not in said
+
+
+def test_evaluate_passes_the_learning_rate_on_and_shows_who_collapses(photos, tmp_path, generator, monkeypatch, capsys):
+    fit = folder.fit_victim
+
+    def collapses(victim, *others):
+        warnings.warn("all images get the same code", CollapseWarning, stacklevel=1)
+        return fit(victim, *others)
+
+    monkeypatch.setattr(folder, "fit_victim", collapses)
+    words = ["evaluate", str(photos), "--generator", str(generator), "--size", "16", "--fast", "--quiet", "--methods", "dsdh",
+             "--learning-rate", "2e-4", "--json", str(tmp_path / "result.json")]
+    assert cli.main(words) == cli.DONE
+    said = [line for line in capsys.readouterr().err.splitlines() if line.endswith(": all images get the same code")]
+    assert said == [f"pplkit evaluate: warning: dsdh trained on {domain} images: all images get the same code"
+                    for domain in ("clean", "adversarial")]
+    assert json.loads((tmp_path / "result.json").read_text())["victims"]["dsdh"]["learning_rate"] == 2e-4
+
+
 def train_words(photos: Path, output: Path, *more: str) -> list[str]:
     return ["train", f"folder:{photos}", str(output), "--size", "16", "--channels", "1", "--warmup-steps", "2", "--steps", "2",
             "--batch-size", "8", "--device", "cpu", "--quiet", *more]
@@ -186,7 +241,9 @@ def test_train_writes_a_generator_that_protect_takes(photos, tmp_path, capsys):
     assert cli.main([*fine, "-1"]) == cli.WRONG_USE and "at least 0 pixels, got -1" in capsys.readouterr().err
     assert cli.main(train_words(photos, output, "--epsilon", "0.1")) == cli.WRONG_USE
     assert "--force overwrites it" in capsys.readouterr().err
-    assert cli.main(train_words(photos, tmp_path / "x")) == cli.WRONG_USE and "no epsilon for" in capsys.readouterr().err
+    assert cli.main(train_words(photos, tmp_path / "x")) == cli.WRONG_USE
+    said = capsys.readouterr().err
+    assert "no epsilon for" in said and "give --epsilon" in said and "epsilon=" not in said
 
 
 def test_train_passes_on_what_saves_memory_and_time(photos, tmp_path, monkeypatch):
@@ -202,6 +259,107 @@ def test_train_passes_on_what_saves_memory_and_time(photos, tmp_path, monkeypatc
     for options, expected in ([], (False, 1, False)), (all_three, (True, 4, True)):
         cli.main([*command, *options])
         assert (given["checkpointing"], given["accumulation"], given["compiled"]) == expected
+
+
+def test_train_passes_the_learning_rates_on(photos, tmp_path, monkeypatch, capsys):
+    given = []
+
+    def stop(_, config: PPLConfig, **__: object):
+        given.append((config.warmup_learning_rate, config.surrogate_learning_rate))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(cli, "train_ppl", stop)
+    rates = ["--warmup-learning-rate", "2e-4", "--surrogate-learning-rate", "6e-6"]
+    for more in ([], rates, [*rates[:3], "-1"]):
+        assert cli.main(train_words(photos, tmp_path / "g", "--epsilon", "0.1", *more)) == cli.WRONG_USE
+    assert given == [(1e-3, 3e-5), (2e-4, 6e-6)] and "surrogate_learning_rate must be" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    for name, rate in zip(rates[::2], ("2e-4", "6e-6"), strict=True):
+        assert f"{rate} for images of 64 pixels" in help_text
+        assert IMAGENET_RATES[name.removeprefix("--").replace("-", "_")] == float(rate)
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "fashion-mnist", "imagenet13"])
+def test_absent_data_is_asked_for_in_words_of_the_command_line(dataset, tmp_path, capsys):
+    assert cli.main(["train", dataset, str(tmp_path / "g"), "--root", str(tmp_path)]) == cli.WRONG_USE
+    fetch = "" if dataset == "imagenet13" else "--download fetches it, "
+    assert capsys.readouterr().err.endswith(f"\nOn the command line: {fetch}--root FOLDER says where it is\n")
+
+
+def test_download_is_passed_on(tmp_path, monkeypatch, capsys):
+    def load(name, root, *, download, **options):
+        raise FileNotFoundError(f"download {download}")
+
+    monkeypatch.setattr(cli, "load", load)
+    for more, said in ([], "download False\nOn the command line: --download fetches it"), (["--download"], "download True\nOn"):
+        assert cli.main(["train", "cifar10", str(tmp_path / "g"), *more]) == cli.WRONG_USE
+        assert said in capsys.readouterr().err
+
+
+def interrupted(monkeypatch, words: list[str]) -> None:
+    """Stop a training in its second step, as the keyboard does."""
+    round_ = Game.round
+
+    def stops(game, step):
+        if step == 1:
+            raise KeyboardInterrupt
+        return round_(game, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Game, "round", stops)
+        assert cli.main(words) == cli.INTERRUPTED
+
+
+def test_a_state_of_another_call_is_named_and_force_starts_anew(photos, tmp_path, monkeypatch, capsys):
+    output, state = tmp_path / "g.safetensors", tmp_path / "g.safetensors.run"
+    interrupted(monkeypatch, train_words(photos, output, "--epsilon", "0.1"))
+    assert state.exists()
+    other = train_words(photos, output, "--epsilon", "0.2")
+    capsys.readouterr()
+    assert cli.main(other) == cli.WRONG_USE
+    said = capsys.readouterr().err
+    assert "epsilon: 0.1 in the file, 0.2 asked for" in said and f"delete {state} or give --force" in said
+    assert state.exists() and not output.exists()
+    assert cli.main([*other, "--force"]) == cli.DONE and not state.exists()
+    assert PerturbationGenerator.load(output).metadata["config"]["epsilon"] == 0.2
+    assert cli.main(train_words(photos, tmp_path / "alone", "--epsilon", "0.2")) == cli.DONE
+    tensors = [load_file(path) for path in (output, tmp_path / "alone")]
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+    state.write_bytes(b"cut")
+    assert cli.main([*other, "--force"]) == cli.DONE and not state.exists()
+
+
+def test_an_interrupted_call_with_force_goes_on(photos, tmp_path, monkeypatch):
+    output = tmp_path / "g.safetensors"
+    output.write_bytes(b"an earlier one")
+    words = train_words(photos, output, "--epsilon", "0.1", "--force")
+    interrupted(monkeypatch, words)
+    warm_up, done = Game.warm_up, []
+    monkeypatch.setattr(Game, "warm_up", lambda game: (done.append(1), warm_up(game))[1])
+    assert cli.main(words) == cli.DONE and done == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+                                   RuntimeError("CUDA error: out of memory"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+def test_memory_that_runs_out_anywhere_is_one_line(photos, tmp_path, generator, monkeypatch, capsys, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Victim, "_start", fails)
+    monkeypatch.setattr(Game, "__post_init__", fails)
+    words = ["evaluate", str(photos), "--generator", str(generator), "--size", "16", "--fast", "--quiet", "--device", "cpu",
+             "--json", str(tmp_path / "result.json")]
+    assert cli.main(words) == cli.WRONG_USE
+    assert capsys.readouterr().err == "pplkit evaluate: out of memory: lower --size (now 16)\n"
+    assert cli.main(train_words(photos, tmp_path / "g", "--epsilon", "0.1")) == cli.WRONG_USE
+    assert capsys.readouterr().err == ("pplkit train: out of memory: lower --batch-size (now 8) or, where DATASET takes it, "
+                                       "--size\n")
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        cli.main(words)
 
 
 def test_train_goes_on_where_it_was_interrupted(photos, tmp_path, monkeypatch, capsys):

@@ -122,9 +122,15 @@ def test_folder_unreadable_images_are_named(photos):
             load(f"folder:{photos}")
 
 
-def test_folder_16_bit_images_are_refused(photos):
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(photos / "car" / "0.png")
-    with pytest.raises(ValueError, match="cannot read image .*car/0.png: mode 'I;16' has more than 8 bits"):
+def test_folder_images_of_16_bits_are_reduced_and_of_unknown_range_refused(photos):
+    file = photos / "car" / "0.png"
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(file)
+    split = load(f"folder:{photos}", channels=1)
+    images = torch.cat([split.database.images, split.query.images])
+    assert round(40_000 / 257) in images.flatten(1).float().mean(1).tolist()
+    file.unlink()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(file.with_suffix(".tif"))
+    with pytest.raises(ValueError, match="cannot read image .*car/0.tif: mode 'F' has more than 16 bits"):
         load(f"folder:{photos}")
 
 

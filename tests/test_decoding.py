@@ -10,6 +10,7 @@ from PIL import Image
 
 from pplkit import data, decoding
 from pplkit.decoding import ImageFile, read_images
+from pplkit.photos import read_picture
 
 
 @pytest.fixture
@@ -65,6 +66,45 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(files, tmp_path, worke
     assert list((tmp_path / "cache").iterdir()) == []
     with pytest.raises(ValueError, match="workers must be a whole number"):
         read_images(files, (8, 6), 3, workers=-1)
+
+
+def test_all_unreadable_images_are_named_up_to_ten(files, tmp_path):
+    for file in files[6:8]:
+        file.path.write_bytes(b"broken")
+    with pytest.raises(ValueError) as caught:
+        read_images(files, (8, 6), 3)
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"cannot read image {file.path}" for file in files[6:8]]
+    assert "in no format that Pillow reads" in lines[0] and "<_io" not in str(caught.value)
+    for file in files:
+        file.path.write_bytes(b"broken")
+    with pytest.raises(ValueError) as caught:
+        read_images([*files, *files[:2]], (8, 6), 3)
+    assert len(str(caught.value).splitlines()) == 11 and str(caught.value).endswith("\nand 2 more")
+
+
+def test_sixteen_bit_grey_is_read_as_protect_reads_it(tmp_path):
+    values = np.array([[0, 128], [129, 65535]], np.uint16)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        images, _ = read_images([ImageFile(name, tmp_path / name)], (2, 2), 1)
+        assert images.flatten().tolist() == [0, 0, 1, 255]
+        assert torch.equal(images, read_picture(tmp_path / name).pixels)
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match="cannot read image .*b.tif: mode 'F' has more than 16 bits per pixel"):
+        read_images([ImageFile("b.tif", tmp_path / "b.tif")], (2, 2), 1)
+
+
+def test_no_file_starts_another_program(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n")
+    with pytest.raises(ValueError, match="a.png: cannot identify image file: it is in no format"):
+        read_images([ImageFile("a.png", tmp_path / "a.png")], (2, 2), 1)
+
+
+def test_suffixes_are_those_of_the_formats_that_are_read():
+    assert {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tga", ".jp2"} <= decoding.suffixes()
+    assert not {".eps", ".ps", ".h5", ".mpg", ".pdf"} & decoding.suffixes()
+    assert (".avif" in decoding.suffixes()) is ("AVIF" in decoding.formats())
 
 
 def test_a_folder_split_is_the_same_from_the_cache_and_its_parts_are_views(files, tmp_path):

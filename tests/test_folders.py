@@ -4,6 +4,9 @@ import csv
 import hashlib
 import math
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +147,33 @@ def test_what_is_not_the_wanted_result_is_refused_and_overwritten_by_force(run, 
     assert files(tmp_path / "out") != before or change == "report"
 
 
+def test_a_refused_call_leaves_what_is_known(run, source, tmp_path):
+    frames = [Image.new("L", (6, 6), value) for value in (0, 90)]
+    frames[0].save(source / "e.gif", save_all=True, append_images=frames[1:])
+    first = run()
+    known = rows(first.report)
+    assert len(run(epsilon=0.2).failed) == 5
+    with open(first.report, newline="", encoding="utf-8") as file:
+        both = list(csv.DictReader(file))
+    assert [row["status"] for row in both] == ["protected", "failed"] * 5 and [row for row in both[::2]] == list(known.values())
+    again = run()
+    assert (again.protected, again.kept, again.failed, again.notes) == (0, 5, {}, {"e.gif": "first of 2 frames"})
+    assert rows(again.report) == known
+    assert len(again.report.read_text().splitlines()) == 6  # the failures are forgotten once they are none
+
+
+def test_what_was_done_is_known_again_when_a_clash_or_a_link_is_gone(run, source, tmp_path):
+    run()
+    Image.new("L", (9, 9)).save(source / "b.PNG")
+    (source / "a.png").rename(tmp_path / "a.png")
+    (source / "a.png").symlink_to(tmp_path / "a.png")
+    assert set(run().failed) == {"a.png", "b.jpg", "b.PNG"}
+    (source / "b.PNG").unlink()
+    (source / "a.png").unlink()
+    (tmp_path / "a.png").rename(source / "a.png")
+    assert run().kept == 4
+
+
 def test_an_interrupted_run_goes_on(run, tmp_path, monkeypatch):
     whole = run(target=tmp_path / "whole")
     publish, done = folders._publish, []
@@ -164,6 +194,46 @@ def test_an_interrupted_run_goes_on(run, tmp_path, monkeypatch):
     result = run()
     assert (result.protected, result.kept, result.failed) == (2, 2, {})
     assert files(tmp_path / "out") == files(tmp_path / "whole") and rows(result.report) == rows(whole.report)
+
+
+def test_what_a_killed_run_leaves_is_removed_but_not_from_under_a_live_one(run, tmp_path):
+    out = tmp_path / "out"
+    program = ("import sys, time; from pathlib import Path; from pplkit import folders\n"
+               "with folders._scratch(Path(sys.argv[1])) as scratch:\n"
+               "    (scratch / '3.png').write_bytes(b'half'); print('ready', flush=True); time.sleep(60)")
+    out.mkdir()
+    live = subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert live.stdout.readline() == "ready\n"
+        scratch, = out.glob(".pplkit-*")
+        assert run().protected == 4 and (scratch / "3.png").read_bytes() == b"half"
+    finally:
+        live.send_signal(signal.SIGKILL)
+        live.communicate(timeout=60)
+    assert scratch.is_dir()
+    assert run().kept == 4 and not scratch.exists()
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+def test_only_folders_of_our_own_kind_are_removed(run, tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    for folder in (out / ".pplkit-theirs", out / ".pplkit-deep" / "0.png", out / ".pplkit-empty", out / ".other", elsewhere):
+        folder.mkdir(parents=True)
+    (out / ".pplkit-theirs" / "notes.txt").write_text("x")
+    (out / ".pplkit-file").write_text("x")
+    (elsewhere / "0.png").write_bytes(b"precious")
+    (out / ".pplkit-link").symlink_to(elsewhere)
+    run()
+    assert {path.name for path in out.iterdir() if path.name.startswith(".")} == {
+        ".pplkit-theirs", ".pplkit-deep", ".other", ".pplkit-file", ".pplkit-link"}
+    assert (elsewhere / "0.png").read_bytes() == b"precious"
+
+
+def test_without_locks_nothing_is_removed(run, tmp_path, monkeypatch):
+    (tmp_path / "out" / ".pplkit-left").mkdir(parents=True)
+    monkeypatch.setattr(folders, "fcntl", None)
+    assert run().protected == 4
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [".pplkit-left"]
 
 
 def test_a_crash_before_the_picture_is_in_place_is_made_good(run, tmp_path):
@@ -207,7 +277,7 @@ def test_unreadable_files_are_listed_and_the_others_done(run, source, tmp_path):
     (source / "Thumbs.db").write_text("x")
     result = run(workers=2)
     assert list(result.failed) == ["notes.txt", "sub/cut.jpg"] and result.protected == 4
-    assert "cannot identify image file" in result.failed["notes.txt"]
+    assert result.failed["notes.txt"] == "cannot identify image file: it is in no format that Pillow reads"
     assert {row["status"] for name, row in rows(result.report).items() if name in result.failed} == {"failed"}
     assert run().kept == 4
     (source / "notes.txt").unlink()

@@ -1,6 +1,9 @@
 """pplkit.photos: any picture in, the same picture protected out, within the budget."""
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -125,6 +128,49 @@ def test_what_cannot_be_read_says_why(tmp_path):
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n"
     with pytest.raises(UnreadablePicture, match="cannot identify"):  # its reader would start Ghostscript
         read_picture(io.BytesIO(eps))
+
+
+def test_a_file_of_no_known_format_is_named_and_not_a_python_object(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"text")
+    for path, said in ((tmp_path / "a.png", f"image file {tmp_path / 'a.png'}: it is in no format"),
+                       (io.BytesIO(b"text"), "image file: it is in no format")):
+        with pytest.raises(UnreadablePicture) as caught:
+            read_picture(path)
+        assert said in str(caught.value) and "<_io" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # of pictures that we refuse
+def test_our_limit_takes_the_place_of_pillows_while_a_picture_is_read(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    large = saved(Image.new("L", (60, 50), 7)).getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_picture(io.BytesIO(large), 3000).pixels.shape == (1, 1, 50, 60)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    refused = {2999: "60 x 50 pixels are more than the 2999 allowed", 1200: "more than the 1200 pixels allowed"}
+    for limit, message in refused.items():
+        with pytest.raises(UnreadablePicture, match=message):
+            read_picture(io.BytesIO(large), limit)
+        assert Image.MAX_IMAGE_PIXELS == 1000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # switched off by somebody
+    assert read_picture(io.BytesIO(large), 3000).note == "" and Image.MAX_IMAGE_PIXELS is None
+
+
+def test_readers_in_several_threads_leave_pillows_limit_as_it_was(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    together, decode, seen = Barrier(3), photos.eight_bits, []
+
+    def decodes_together(image):
+        together.wait(30)
+        seen.append(Image.MAX_IMAGE_PIXELS)
+        return decode(image)
+
+    monkeypatch.setattr(photos, "eight_bits", decodes_together)
+    large = saved(Image.new("L", (20, 20))).getvalue()
+    with ThreadPoolExecutor(3) as pool:
+        limits = [400, 500, 600] * 5
+        assert all(pool.map(lambda limit: read_picture(io.BytesIO(large), limit).note == "", limits))
+    assert len(seen) == 15 and min(seen) >= 400 and Image.MAX_IMAGE_PIXELS == 100
 
 
 # ---- protecting
