@@ -386,3 +386,23 @@ def test_the_command_is_installed_as_pplkit():
 
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["scripts"] == {"pplkit": "pplkit.cli:main"}
+
+
+def test_two_processes_from_a_terminal_write_the_generator_of_one(photos, tmp_path):
+    """What `accelerate launch -m pplkit.cli train` starts for two GPUs; accelerate itself would want mpirun on CPUs."""
+    words = ["train", f"folder:{photos}", "GENERATOR", "--epsilon", "0.2", "--size", "24", "--channels", "1", "--batch-size", "8",
+             "--warmup-steps", "2", "--steps", "2", "--quiet", "--device", "cpu"]
+    plain = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    plain |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    made = []
+    for name, before in (("two", launcher), ("one", [])):
+        words[2] = str(tmp_path / f"{name}.safetensors")
+        done = subprocess.run([sys.executable, *before, "-m", "pplkit.cli", *words], env=plain, capture_output=True, text=True,
+                              timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("written: ") == 1  # the first process speaks for both
+        made.append(load_file(words[2]))
+    assert made[0].keys() == made[1].keys()
+    for name, expected in made[1].items():
+        assert torch.allclose(made[0][name].double(), expected.double(), atol=2e-5, rtol=3e-3), name

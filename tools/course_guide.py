@@ -206,6 +206,7 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     changed = []
     in_readme = {"course map": outside, "results": lambda: results.results_table(root),
                  "scatter": lambda: results.scatter_table(root), "figures": lambda: results.figures_table(root),
+                 "speed": lambda: results.speed_table(root),
                  **{name: lambda name=name: results.colour_table(name, root) for name in ("cifar10", "imagenet13")},
                  "imagenet13 pretrained": lambda: results.colour_table(results.PRETRAINED, root)}
     for path, offered in {root / "README.md": in_readme, folder / "README.md": full}.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 import notebook_rules as rules
 
 from pplkit.experiments import table1
+from pplkit.experiments.common import networks
 from pplkit.paper import METHODS, at_least_as_good, in_domain
 
 
@@ -25,6 +26,10 @@ def _in_one_sentence(stored: dict) -> str:
     met = f"{sum(row['met'] for row in rows)} of {len(rows)}"
     ratio = table1.cross_domain_ratio(stored["cells"])
     return f"{met} cells are at least as good as the paper's; mean cross-domain mAP is {ratio:.2f} times the paper's."
+
+
+def _drawn(name: str) -> str:
+    return f"[As bars](data/results/table1-{name}.png)."
 
 
 def cells_table(stored: dict) -> str:
@@ -58,7 +63,7 @@ def _at_half_budget(half: dict) -> str:
 def results_table(root: Path = rules.ROOT) -> str:
     """Our Table 1 on Fashion-MNIST beside the paper's, from the stored results, as markdown."""
     stored, half = _stored(root, "table1-fashion-mnist"), _stored(root, "table1-fashion-mnist-eps0.15")
-    return f"{cells_table(stored)}\n\n{_in_one_sentence(stored)}\n\n{_at_half_budget(half)}"
+    return f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} {_drawn('fashion-mnist')}\n\n{_at_half_budget(half)}"
 
 
 def scatter_table(root: Path = rules.ROOT) -> str:
@@ -76,7 +81,8 @@ def scatter_table(root: Path = rules.ROOT) -> str:
                          for seed in table["runs"])
 
     return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Cells met {', '.join(by_domain)}. "
-            f"Generators differ: each seed alone meets {single(stored)} cells (reference: {single(reference)}).\n\n"
+            f"Generators differ: each seed alone meets {single(stored)} cells (reference: {single(reference)}). "
+            f"{_drawn('fashion-mnist-scatter')}\n\n"
             f"{_at_half_budget(half)}")
 
 
@@ -90,14 +96,15 @@ def colour_table(name: str, root: Path = rules.ROOT) -> str:
     images, seeds = stored["images"], len(stored["runs"])
     devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
     run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "
-           f"ε = {stored['generator']['epsilon']:g}, {seeds} seed{'s' if seeds > 1 else ''}, {devices}")
+           f"ε = {stored['generator']['epsilon']:g}, {networks(stored['generator']['backbone'])} for surrogates and victims, "
+           f"the game in batches of {stored['generator']['batch_size']}, {seeds} seed{'s' if seeds > 1 else ''}, {devices}")
     network = [row for row in stored["cells"] if (row["method"], row["codes"], row["bits"]) == ("adsh", "network", 16)]
     domains = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "clean")
     protected = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "adversarial")
     across = sum(row["met"] and not in_domain(row["train"], row["task"]) for row in table1.compared(stored["cells"]))
     return (f"{run}.\n\n{cells_table(stored)}\n\n{_in_one_sentence(stored)} {across} of those met are cross-domain "
             f"cells, which a weak searcher reaches by itself. ADSH with network codes on both sides, 16 bits, trained on clean "
-            f"images: {domains}; on protected images: {protected}.")
+            f"images: {domains}; on protected images: {protected}. {_drawn(name)}")
 
 
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenet13": "ImageNet-13"}
@@ -106,12 +113,14 @@ UNLICENSED = ("cifar10", "imagenet13")  # no picture of them may be passed on, s
 
 def figures_table(root: Path = rules.ROOT) -> str:
     """What the paper says of its Figs. 3 to 7, and what our stored runs say, as markdown."""
-    transfer = _stored(root, "transfer-fashion-mnist")
-    measured = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in transfer["cells"]}
-    networks = list(dict.fromkeys(c["network"] for c in transfer["cells"]))
-    met = "; ".join(f"{method.upper()} " + ", ".join(
-        f"{network} " + "/".join(f"{measured[method, network, scenario]:.2f}" for scenario in ("C->C", "C->A", "A->C"))
-        for network in networks if network != transfer["generator"]["backbone"]) for method in METHODS)
+    def victims(stored: dict) -> list[str]:
+        return list(dict.fromkeys(c["network"] for c in stored["cells"]))
+
+    def met(stored: dict) -> str:
+        measured = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in stored["cells"]}
+        return "; ".join(f"{method.upper()} " + ", ".join(
+            f"{network} " + "/".join(f"{measured[method, network, scenario]:.2f}" for scenario in ("C->C", "C->A", "A->C"))
+            for network in victims(stored) if network != stored["generator"]["backbone"]) for method in METHODS)
 
     def carried_over(origin: str, dataset: str) -> str:
         stored = _stored(root, f"transfer-{origin}-to-{dataset}")
@@ -145,16 +154,22 @@ def figures_table(root: Path = rules.ROOT) -> str:
     drops = 'cross-domain search "drops suddenly"; A->A of models trained on adversarial data is kept'
     subtle = '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"'
     seeds = len(sweep["scaled"][0]["seeds"])
+    transfer, of_cifar10 = _stored(root, "transfer-fashion-mnist"), _stored(root, "transfer-cifar10")
+    reduced = " ".join(f"{name}={value}" for name, value in of_cifar10["load"].items())
     rows = [
         ("3", "transfer-fashion-mnist.png", carried,
-         f"Fashion-MNIST, networks that the generator never met, random weights, C->C/C->A/A->C: {met}",
-         f"transfer --networks {' '.join(networks)}"),
+         f"Fashion-MNIST, networks that the generator never met, random weights, C->C/C->A/A->C: {met(transfer)}",
+         f"transfer --networks {' '.join(victims(transfer))}"),
+        ("3", "transfer-cifar10.png", carried,
+         f"CIFAR-10 at a reduced size ({of_cifar10['images']['database']:,} database images), likewise: {met(of_cifar10)}",
+         f"transfer --dataset cifar10 --load {reduced} --networks {' '.join(victims(of_cifar10))}"),
         *(("4", f"transfer-{origin}-to-{dataset}.png", across,
-           f"{TITLES[origin]} to {TITLES[dataset]}: {carried_over(origin, dataset)}",
+           f"{TITLES[origin]} to {TITLES[dataset]}, two_conv from random weights: {carried_over(origin, dataset)}",
            f"transfer --origin {origin} --dataset {dataset} --networks two_conv")
           for origin, dataset in (("imagenet13", "cifar10"), ("cifar10", "imagenet13"))),
         ("5", "ratio-fashion-mnist.png", both, f"Fashion-MNIST: {mixtures('fashion-mnist')}", "ratio"),
-        ("5", "ratio-cifar10.png", both, f"CIFAR-10: {mixtures('cifar10')}", "ratio --dataset cifar10"),
+        ("5", "ratio-cifar10.png", both, f"CIFAR-10, two_conv from random weights: {mixtures('cifar10')}",
+         "ratio --dataset cifar10"),
         ("6", "epsilon-fashion-mnist.png", drops,
          "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
          + f" (one generator scaled, {seeds} seeds); A->A from {min(kept):.2f} to {max(kept):.2f} (retrained)",
@@ -166,6 +181,48 @@ def figures_table(root: Path = rules.ROOT) -> str:
         made = dict.fromkeys(str(c["epsilon"]) for c in _stored(root, f"pairs-{name}")["cells"])
         rows.append(("7", numbers, subtle, f"{TITLES[name]}: {visible(name, epsilons)}",
                      f"pairs --dataset {name} --epsilons {' '.join(made)}"))
-    return "\n".join(["| Figure | the paper says | ours, one seed unless stated | made by |", "|---|---|---|---|",
+    table = "\n".join(["| Figure | the paper says | ours, one seed unless stated | made by |", "|---|---|---|---|",
                       *(f"| [{number}](data/results/{name}) | {claim} | {ours} "
                         f"| `python -m pplkit.experiments.{command}` |" for number, name, claim, ours, command in rows)])
+    last = victims(transfer)[-1]
+    minutes = {network: sum(cell["seconds"] for name, cell in transfer["runs"]["0"].items() if name.split()[1] == network) / 60
+               for network in victims(transfer)}
+    mixing = sum(run["seconds"] for run in _stored(root, "ratio-fashion-mnist")["runs"].values()) / 60
+    return (f"{table}\n\nOn two CPU cores the victims of Fig. 3 on Fashion-MNIST took {sum(minutes.values()):.0f} minutes, "
+            f"{minutes[last]:.0f} of them those of {last}, and the victims of Fig. 5 {mixing:.0f}; the generator is Table 1's.")
+
+
+def speed_table(root: Path = rules.ROOT) -> str:
+    """What the benchmarks measured, as markdown."""
+    training, memory = _stored(root, "benchmark-training"), _stored(root, "benchmark-memory")
+    retrieval, protect, sets = (_stored(root, f"benchmark-{name}") for name in ("retrieval", "protect", "datasets"))
+
+    def on(stored: dict) -> str:
+        return f"{stored['cpu']}, {stored['cores']} cores, load {stored['load_average']:.1f}"
+
+    def ratios(codes: str) -> str:
+        found = {row["bits"]: row["loop_over_ours"] for row in retrieval["rows"] if row["codes"] == codes}
+        return ", ".join(f"{found[bits]:.0f} times at {bits} bits" for bits in (8, 16, 24, 64))
+
+    plain, *ways = memory["rows"]
+    saved = "; ".join(f"{way['way']}: {way['game_megabytes'] / plain['game_megabytes']:.1f} of the memory, "
+                      f"{way['seconds_per_step'] / plain['seconds_per_step']:.1f} of the time" for way in ways)
+    rows = [
+        ("step of the game, against a plain float32 loop with two optimisers", f"{training['ratio']:.1f} times as fast"
+         + (", in bfloat16" if training["bfloat16"] else ""), "training"),
+        (f"exact mAP of {retrieval['queries']:,} queries in {retrieval['database']:,} images, against a loop over the queries",
+         f"as fast with clustered codes {ratios('clustered')}; with random codes {ratios('random')}", "retrieval"),
+        (f"the reference's game, {sets['rows'][0]['surrogates']} surrogates, batches of {sets['rows'][0]['batch_size']}: steps "
+         "per second, peak memory of the process",
+         "; ".join(f"{TITLES[row['dataset']]} {row['game_steps_per_second']:.2f}, {row['peak_megabytes'] / 1000:.1f} GB"
+                   for row in sets["rows"]), "datasets"),
+        (f"a game with {memory['backbone']} as surrogate, against the plain one", saved, "memory"),
+        (f"protecting images, against {protect['pgd_steps']} steps of PGD on each",
+         "; ".join(f"{row['batch']} at a time: {row['ratio']:.1f} times as fast" for row in protect["rows"]), "protect"),
+        ("`pplkit protect`, 2 workers", "; ".join(f"{row['pictures_per_s']:.0f} pictures of {row['pictures']} per second"
+                                                  for row in protect["folders"] if row["workers"] == 2), "protect"),
+    ]
+    stored = {"training": training, "retrieval": retrieval, "datasets": sets, "memory": memory, "protect": protect}
+    return "\n".join(["| what | measured | where |", "|---|---|---|",
+                      *(f"| {what} | {found} | [{on(stored[name])}](data/results/benchmark-{name}.json) |"
+                        for what, found, name in rows)])
