@@ -390,8 +390,8 @@ def test_the_command_is_installed_as_pplkit():
 
 def test_two_processes_from_a_terminal_write_the_generator_of_one(photos, tmp_path):
     """What `accelerate launch -m pplkit.cli train` starts for two GPUs; accelerate itself would want mpirun on CPUs."""
-    words = ["train", f"folder:{photos}", "GENERATOR", "--epsilon", "0.2", "--size", "24", "--channels", "1", "--batch-size", "8",
-             "--warmup-steps", "2", "--steps", "2", "--quiet", "--device", "cpu"]
+    words = ["train", f"folder:{photos}", "GENERATOR", "--epsilon", "0.2", "--size", "24", "--channels", "1",
+             "--batch-size", "8", "--warmup-steps", "2", "--steps", "2", "--quiet", "--device", "cpu"]
     plain = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     plain |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -149,6 +149,17 @@ def test_momentum_adds_nine_tenths_of_the_step_before():
     assert torch.allclose(second - 0.9 * first, kept[0][2] - kept[0][1], rtol=0, atol=1e-6)
 
 
+def test_data_stay_uint8_and_weights_and_batches_are_channels_last():
+    played = start(channels=3)
+    assert played.images.dtype == torch.uint8
+    images, _ = played.batch()
+    kernels = [m.weight for player in (played.generator, *played.surrogates) for m in player.modules()
+               if isinstance(m, torch.nn.Conv2d)]
+    assert len(kernels) > 2
+    for tensor in (images, *kernels):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_frozen_players_stay_as_they_are_running_statistics_too():
     played = start(generator_learning_rate=0.0, surrogate_learning_rate=0.0, backbone="resnet18@64")
     players = [played.generator, *played.surrogates]

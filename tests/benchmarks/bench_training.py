@@ -30,7 +30,7 @@ from pplkit.storage import provenance, save_json
 from tests.benchmarks.bench_retrieval import cpu_name
 
 OUTPUT = Path(__file__).parents[2] / "data" / "results" / "benchmark-training.json"
-TOLERANCE = 0.02  # of each loss; bfloat16 resolves 0.004
+TOLERANCE = 0.03  # of each loss, relative; in bfloat16 the smallest differed by 0.018
 
 
 class PlainLoop:
@@ -88,7 +88,7 @@ def compare_first_step(plain: PlainLoop, game: Game) -> dict[str, tuple[float, f
     theirs, ours = plain.step(), game.step()
     pairs = {name: (value.item(), ours[name].item()) for name, value in theirs.items()}
     for name, (a, b) in pairs.items():
-        if abs(a - b) > TOLERANCE * max(1.0, abs(a)):
+        if abs(a - b) > TOLERANCE * abs(a):
             raise AssertionError(f"first step: {name} is {a} in the plain loop and {b} in ours")
     return pairs
 
