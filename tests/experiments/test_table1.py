@@ -120,12 +120,14 @@ def test_shipped_files_are_the_first_seeds_without_database_codes(arguments, tmp
 def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(photos, tmp_path):
     arguments = ["--dataset", f"folder:{photos}", "--epsilon", "0.1", "--bits", "8", "--fast", "--work", str(tmp_path / "work"),
                  "--out", str(tmp_path / "out"), "--device", "cpu"]
-    table1.main([*arguments, "--backbone", "dense", "--load", "size=16", "channels=3", "query_share=0.2"])
+    table1.main([*arguments, "--backbone", "dense", "--load", "size=16", "channels=3", "query_share=0.2",
+                 f"cache={tmp_path / 'cache'}"])
+    assert [path.suffix for path in sorted((tmp_path / "cache").iterdir())] == [".json", ".uint8"]  # and no scratch file
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["table1-photos-dense-eps0.1-fast.json", "table1-photos-dense-eps0.1-fast.png"]
     stored = json.loads((tmp_path / "out" / names[0]).read_text())
     assert stored["generator"]["backbone"] == stored["victims_16_bits"]["dsdh"]["backbone"] == "dense"
-    assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2}
+    assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2, "cache": str(tmp_path / "cache")}
     assert stored["images"] == {"train": 30, "query": 15, "database": 57}
     table1.ship(tmp_path / "work" / "fast", "photos-dense", 0.1, 0, [8], tmp_path / "ship")
     assert len(list((tmp_path / "ship").iterdir())) == 5
