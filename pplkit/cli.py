@@ -172,7 +172,12 @@ def run_train(asked: argparse.Namespace) -> int:
         raise FileExistsError(f"{asked.output} exists: --force overwrites it")
     if asked.epsilon is None and asked.dataset.startswith("folder:"):
         raise ValueError(f"the paper has no epsilon for {asked.dataset!r}: give --epsilon, as in --epsilon 0.1")
-    split = _load(asked)
+    together, device = processes.current(), devices.resolve(asked.device)
+    if together.main:
+        split = _load(asked)
+    together.any(True, device)  # waits: the first process alone downloads and decodes into a cache
+    if not together.main:
+        split = _load(asked)
     changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "steps", "seed")}
     changes |= {name: getattr(asked, name) for name in ("epsilon", "warmup_learning_rate", "surrogate_learning_rate")
                 if getattr(asked, name) is not None}

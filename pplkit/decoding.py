@@ -57,7 +57,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 def why_unreadable(error: Exception, name: str | Path = "") -> str:
     """What a decoder's error says. For an unknown format Pillow would show the Python object that it was given: `name` it."""
     if isinstance(error, UnidentifiedImageError):
-        return f"cannot identify image file{f' {name}' if str(name) else ''}: it is in no format that Pillow reads"
+        return f"cannot identify image file{f' {name}' if str(name) else ''}: it is in no format that is read here"
     return str(error) or type(error).__name__
 
 

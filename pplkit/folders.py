@@ -113,7 +113,8 @@ def protect_folder(source: str | Path, target: str | Path, generator: Perturbati
     outputs = {name: Path(name).with_suffix(".png").as_posix() for name in names}
     failed |= _clashes(outputs)
     target.mkdir(parents=True, exist_ok=True)
-    rows = {name: row for name, row in known.items() if name in outputs or name in failed}
+    rows = {name: row for name, row in known.items()
+            if name in outputs or name in failed or any(str(folder) in failed for folder in Path(name).parents)}
     counts = {"protected": 0, "kept": 0}
     with _scratch(target) as scratch:
         generator = generator.eval().to(memory_format=torch.channels_last)  # a third faster

@@ -196,12 +196,16 @@ class Game:
 
     @torch.no_grad()
     def sizes(self) -> dict[str, float]:
-        """"magnitude" and "spread" as in `history`, of the codes of the first 256 clean images; changes nothing."""
-        images = budget.to_float(self.images[:256]).contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
+        """"magnitude" and "spread" as in `history`, of the codes of some 256 clean images of all classes; changes nothing."""
+        count = len(self.images)
+        rows = torch.linspace(0, count - 1, min(256, count)).long().to(self.images.device)  # (n,); they may be sorted by class
         found = []
         for network in self.lasting or self.surrogates:
             training = network.training
-            found.append(_size(network.eval()(images)))
+            network.eval()
+            parts = [budget.to_float(self.images[part]).contiguous(memory_format=torch.channels_last)
+                     for part in rows.split(max(1, self.config.batch_size // self.accumulation))]  # no larger than a step's
+            found.append(_size(torch.cat([network(part) for part in parts])))
             network.train(training)
         return {name: min(float(size[name]) for size in found) for name in found[0]}
 

@@ -53,7 +53,7 @@ def _check_pair(first: Tensor, second: Tensor, similarity: Tensor) -> None:
 def _reduce(terms: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    return terms.sum() / (max(1, terms.numel()) if reduction == "mean" else 1)  # a batch of no images costs 0
+    return terms.mean() if reduction == "mean" and terms.numel() > 0 else terms.sum()  # a batch of no images costs 0
 
 
 def similarity_loss(clean_codes: Tensor, adversarial_codes: Tensor, similarity: Tensor, *, reduction: str = "mean",

@@ -60,8 +60,9 @@ class _PillowLimit:
             if not self.readers:
                 self.before = Image.MAX_IMAGE_PIXELS
             self.readers.append(pixels)
-            self._set()
         try:
+            with self.lock:
+                self._set()
             yield
         finally:
             with self.lock:

@@ -58,7 +58,8 @@ def scratch(shape: tuple[int, ...], folder: str | Path) -> Tensor:
 
     The file's space is free again when the tensor is gone, also after a crash. (Linux, macOS.)
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".pplkit-") as file:
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
 

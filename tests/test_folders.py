@@ -172,6 +172,12 @@ def test_what_was_done_is_known_again_when_a_clash_or_a_link_is_gone(run, source
     (source / "a.png").unlink()
     (tmp_path / "a.png").rename(source / "a.png")
     assert run().kept == 4
+    (source / "sub").rename(tmp_path / "sub")
+    (source / "sub").symlink_to(tmp_path / "sub")  # a folder, with all that is in it
+    assert "sub" in run().failed
+    (source / "sub").unlink()
+    (tmp_path / "sub").rename(source / "sub")
+    assert run().kept == 4
 
 
 def test_an_interrupted_run_goes_on(run, tmp_path, monkeypatch):
@@ -277,7 +283,7 @@ def test_unreadable_files_are_listed_and_the_others_done(run, source, tmp_path):
     (source / "Thumbs.db").write_text("x")
     result = run(workers=2)
     assert list(result.failed) == ["notes.txt", "sub/cut.jpg"] and result.protected == 4
-    assert result.failed["notes.txt"] == "cannot identify image file: it is in no format that Pillow reads"
+    assert result.failed["notes.txt"] == "cannot identify image file: it is in no format that is read here"
     assert {row["status"] for name, row in rows(result.report).items() if name in result.failed} == {"failed"}
     assert run().kept == 4
     (source / "notes.txt").unlink()

@@ -149,6 +149,15 @@ def test_momentum_adds_nine_tenths_of_the_step_before():
     assert torch.allclose(second - 0.9 * first, kept[0][2] - kept[0][1], rtol=0, atol=1e-6)
 
 
+def test_the_sizes_do_not_depend_on_the_order_of_the_images():
+    classes = torch.arange(600) // 300  # sorted by class, as folders are
+    images = (255 * classes).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16).contiguous()
+    played = Game(PPLConfig(**TINY), images, classes)
+    with torch.no_grad():
+        black, white = played.surrogates[0](budget.to_float(images[[0, -1]]))
+    assert played.sizes()["spread"] == pytest.approx(((white - black).abs() / 2).mean().item(), rel=0.01)
+
+
 def test_data_stay_uint8_and_weights_and_batches_are_channels_last():
     played = start(channels=3)
     assert played.images.dtype == torch.uint8
@@ -172,11 +181,13 @@ def test_frozen_players_stay_as_they_are_running_statistics_too():
 
 
 def test_the_sizes_are_those_of_the_smallest_surrogate_and_looking_changes_nothing():
-    played = start(code_lengths=(4, 8))
+    played = start(code_lengths=(4, 8), backbone="mobilenet_v3_small")
     before = [value.clone() for network in played.surrogates for value in network.state_dict().values()]
     sizes = played.sizes()
     with torch.no_grad():
-        codes = [network(budget.to_float(played.images[:256])) for network in played.surrogates]
+        codes = [network.eval()(budget.to_float(played.images)) for network in played.surrogates]  # 48 images, all classes
+        for network in played.surrogates:
+            network.train()
     assert sizes["magnitude"] == pytest.approx(min(u.abs().mean().item() for u in codes), abs=1e-6)
     assert sizes["spread"] == pytest.approx(min(u.std(0).mean().item() for u in codes), abs=1e-6)
     after = [value for network in played.surrogates for value in network.state_dict().values()]

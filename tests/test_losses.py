@@ -482,6 +482,11 @@ def test_nearly_equal_codes_give_the_discrepancies_of_float64(bits, spread):
         assert discrepancy(clean, adversarial).item() == pytest.approx(exact, abs=1e-5)
 
 
+def test_half_precision_does_not_overflow_in_the_mean():
+    codes = torch.ones(512, 4, dtype=torch.float16)
+    assert affinity_loss(codes, -torch.ones(512, 512)) == 4
+
+
 def test_an_empty_batch_costs_nothing():
     nobody, no_pairs = torch.zeros(0, 4), torch.zeros(0, 0)
     for reduction in ("mean", "sum"):

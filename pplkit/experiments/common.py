@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 
 from pplkit import device as devices
 from pplkit.backbones import parse as parse_backbone
+from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
 from pplkit.storage import provenance, save_json, write_bytes
 
+SAME_RESULT = ("cache", "workers")  # options of `pplkit.data.load` that change where pixels lie, not which
 Measured = dict[str, dict[str, dict[str, float]]]  # codes -> scenario -> {"mAP", "low", "high", "worst", "best"}
 
 
@@ -38,44 +40,51 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments of `parser`; with `--no-resume`, `work` is a new folder (printed), and what was there is kept; with
-    `--fast` it is a folder of its own inside the one asked for.
+    """The arguments of `parser`; with `--no-resume`, `work` is a new folder (printed), and what was there is kept; `--fast` has
+    a folder of its own inside it.
     """
     asked = options.parse_args(arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         options.error("an experiment runs in one process (several would write the same files); "
                       "`accelerate launch -m pplkit.cli train` trains a generator in several")
-    if asked.fast:
-        asked.work = asked.work / "fast"
     if not asked.resume:
         asked.work.mkdir(parents=True, exist_ok=True)
         asked.work = Path(tempfile.mkdtemp(prefix=time.strftime("anew-%Y%m%d-%H%M%S-"), dir=asked.work))
         print(f"starting anew; to continue this run: --work {asked.work}")
+    if asked.fast:
+        asked.work = asked.work / "fast"
     return asked
 
 
-def keep_stored(options: argparse.ArgumentParser, path: Path, load: dict[str, object], seeds: Sequence[int],
-                **columns: Sequence[object]) -> None:
+def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[int], load: dict[str, object] | None = None,
+                budget: float | None = None, parts: Sequence[str] = ("cells",), **columns: Sequence[object]) -> None:
     """End with an error (exit status 2) if a result file is there that this run would replace by less, or by another's.
 
     Args:
         options: the experiment's parser.
-        path: result file with "load" and "cells", as the experiments write it.
-        load: options of `pplkit.data.load` of this run.
+        path: result file as the experiments write it.
         seeds: of this run.
+        load: options of `pplkit.data.load` of this run.
+        budget: ε of this run, None if the file's name has it, or the file has several.
+        parts: entries of the file that hold cells.
         columns: name of an entry of the cells -> its values in this run.
     """
     if not path.exists():
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
     remedy = "or give another folder with --out, or move the file away"
-    if stored.get("load", {}) != json.loads(json.dumps(load)):
-        options.error(f"{path} was made with --load {stored.get('load', {})}, this run has {load}: take the same, {remedy}")
-    seeds_there = {int(seed) for cell in stored["cells"] for seed in cell["seeds"]}
-    found = {"seeds": (seeds_there, seeds)}
-    found |= {name: ({cell[name] for cell in stored["cells"]}, values) for name, values in columns.items()}
+    before, now = ({name: value for name, value in (given or {}).items() if name not in SAME_RESULT}
+                   for given in (stored.get("load"), json.loads(json.dumps(load))))
+    if before != now:
+        options.error(f"{path} was made with --load {before}, this run has {now}: take the same, {remedy}")
+    if budget is not None and f"epsilon {format_epsilon(budget)}" not in stored["what"]:
+        options.error(f"{path} has another budget ({stored['what']}), this run has {format_epsilon(budget)}: take the same, "
+                      f"{remedy}")
+    cells = [cell for part in parts for cell in stored[part]]
+    found = {"seeds": ({int(seed) for cell in cells for seed in cell["seeds"]}, seeds)}
+    found |= {name: ({cell[name] for cell in cells}, values) for name, values in columns.items()}
     for name, (there, here) in found.items():
-        if lost := sorted(there - set(here)):
+        if lost := sorted(there - set(here), key=str):
             options.error(f"{path} has {name} {lost} that this run has not: name them, too, {remedy}")
 
 

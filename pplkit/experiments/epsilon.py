@@ -23,7 +23,7 @@ from pplkit.budget import format_epsilon, perturbation_norm
 from pplkit.config import PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
-from pplkit.experiments.common import make_victim, once, over_seeds, parse, parser, save_figure, slug, summary
+from pplkit.experiments.common import keep_stored, make_victim, once, over_seeds, parse, parser, save_figure, slug, summary
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS
@@ -172,6 +172,10 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--retrain-seeds", type=int, nargs="+", help="seeds of the retrained curve (default: --seeds)")
     asked = parse(options, arguments)
     plots.use_style()
+    name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, parts=("scaled",), epsilon=asked.epsilons)
+    keep_stored(options, asked.out / f"{name}.json", asked.retrain_seeds or asked.seeds, parts=("retrained",),
+                epsilon=asked.retrained)
     common = (asked.work, asked.device, asked.fast)
     slides = {seed: scaled(asked.dataset, asked.root, seed, asked.trained_at, asked.epsilons, *common) for seed in asked.seeds}
     again = {seed: retrained(asked.dataset, asked.root, seed, asked.retrained, *common)
@@ -186,7 +190,6 @@ def main(arguments: list[str] | None = None) -> None:
         "quality": {str(seed): found["quality"] for seed, found in slides.items()},
         "scaled": collect({seed: found["cells"] for seed, found in slides.items()}),
         "retrained": collect(again) if again else []}
-    name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", stored)
     save_figure(asked.out / f"{name}.png", figure(stored))
     print(report(stored))

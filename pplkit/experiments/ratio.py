@@ -142,7 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     plots.use_style()
     name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
-    keep_stored(options, asked.out / f"{name}.json", dict(asked.load), asked.seeds, share=asked.shares)
+    epsilon = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone).epsilon
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), epsilon, share=asked.shares)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load)) for seed in asked.seeds}
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)

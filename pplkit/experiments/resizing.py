@@ -19,7 +19,7 @@ from pplkit import device as devices
 from pplkit import pretrained
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import how_run, once, over_seeds, parse, parser, slug, summary
+from pplkit.experiments.common import how_run, keep_stored, once, over_seeds, parse, parser, slug, summary
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS
@@ -91,13 +91,14 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--queries", type=int, default=500)
     options.add_argument("--database", type=int, default=2000)
     asked = parse(options, arguments)
+    name = f"resizing-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
+    keep_stored(options, asked.out / name, asked.seeds, budget=asked.epsilon)
     counts = (20, 40) if asked.fast else (asked.queries, asked.database)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, counts, asked.work, asked.device)
              for seed in asked.seeds}
     cells = [{"pattern_size": size, "method": method, "scenario": scenario,
               **over_seeds({seed: found[str(size)]["methods"][method][scenario] for seed, found in seeds.items()})}
              for size in PATTERN_SIZES for method in METHODS for scenario in SCENARIOS]
-    name = f"resizing-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
     save_json(asked.out / name, {
         "what": f"enlarged {ENLARGED} times, protected, shrunk again and searched, {counts[0]} queries in {counts[1]} "
                 f"images, epsilon {format_epsilon(asked.epsilon)}, 16 bits, network codes",

@@ -130,9 +130,10 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     key = {"generator": dataclasses.asdict(config), "split": split.manifest}
 
     def train() -> dict:
+        anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
         run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
-        return {"collapsed": run.collapsed}
+        return {"collapsed": run.collapsed, "anew": anew}  # else its seconds are not those of the whole game
 
     made = once(work / "generator.json", train, key)
     run = train_generator(split, config, work, device, **(memory or {}))  # its checkpoint is there
@@ -204,6 +205,13 @@ def report(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def _how_run(cells: dict[str, dict]) -> dict:
+    """`how_run` of the victims, and the generator's seconds: None if its game was begun by an earlier call."""
+    made = cells["generator"]
+    return {**how_run({name: cell for name, cell in cells.items() if name != "generator"}),
+            "generator_seconds": made["seconds"] if made["anew"] else None}
+
+
 def headline(stored: dict) -> str:
     """What a stored table is, and with which networks: never compared silently with the paper's."""
     return f"{stored['what']}, {networks(stored['generator']['backbone'])}"
@@ -260,13 +268,15 @@ def main(arguments: list[str] | None = None) -> None:
     memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
     suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
-    keep_stored(options, asked.out / f"{name}.json", dict(asked.load), asked.seeds, bits=asked.bits)
+    path = asked.out / f"{name}.json"
+    keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits)
+    replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
                                tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game, memory)
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, game)
         rows = collect(asked.dataset, seeds)
-        runs = {str(s): how_run(cells) for s, cells in seeds.items()}
+        runs = {str(s): _how_run(cells) for s, cells in seeds.items()}
         victims = {method: make_victim(method, 16, seed, asked.device, asked.fast, asked.backbone, asked.dataset).settings()
                    for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
@@ -275,9 +285,9 @@ def main(arguments: list[str] | None = None) -> None:
             "regime": asked.regime, "game": game,
             "images": counts, "load": dict(asked.load), "memory": memory,
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows}
-        if len(seeds) == len(asked.seeds) or not (asked.out / f"{name}.json").exists():
-            save_json(asked.out / f"{name}.json", stored)
-    save_figure(asked.out / f"{name}.png", figure(stored))
+        if len(seeds) == len(set(asked.seeds)) or not replaced:
+            save_json(path, stored)
+    save_figure(path.with_name(f"{name}.png"), figure(stored))
     print(headline(stored), report(rows), sep="\n")
     if asked.ship:
         ship(asked.work, place(asked.dataset, asked.backbone), f"{config.epsilon:g}{_other(asked.regime, game)}",

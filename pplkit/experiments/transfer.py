@@ -164,13 +164,13 @@ def main(arguments: list[str] | None = None) -> None:
     plots.use_style()
     name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
             f"{'-fast' if asked.fast else ''}")
-    keep_stored(options, asked.out / f"{name}.json", dict(asked.load), asked.seeds, network=asked.networks,
+    budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget, network=asked.networks,
                 method=asked.methods)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
                             asked.victim_seed)
              for seed in asked.seeds}
-    budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
     first = next(iter(seeds[asked.seeds[0]].values()))["key"]
     given = [network for network in asked.networks if parse_backbone(network)[2]]
     shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"

@@ -16,6 +16,9 @@ def test_a_run_continues_unless_it_is_told_to_start_anew(tmp_path, capsys):
     first, second = (common.parse(common.parser("x"), [*arguments, "--no-resume"]).work for _ in range(2))
     assert first != second and first.parent == second.parent == work and not any(first.iterdir())
     assert f"--work {first}" in capsys.readouterr().out
+    third = common.parse(common.parser("x"), [*arguments, "--no-resume", "--fast"]).work
+    said = capsys.readouterr().out.split("--work ")[1].strip()
+    assert common.parse(common.parser("x"), ["--work", said, "--fast"]).work == third  # what is printed continues the run
 
 
 def test_a_fast_run_leaves_the_steps_of_the_full_one_alone(tmp_path):
@@ -33,14 +36,16 @@ def test_an_experiment_runs_in_one_process(monkeypatch, capsys):
     ({"load": {"train": 5}}, r"was made with --load {}, this run has {'train': 5}"),
     ({"seeds": [0]}, r"has seeds [1] that this run has not"),
     ({"bits": [16]}, r"has bits [8] that this run has not"),
+    ({"budget": 0.1}, r"another budget (x, epsilon 0.300 (77/255)), this run has 0.100 (26/255)"),
 ])
 def test_only_a_run_of_at_least_as_much_replaces_a_result(tmp_path, capsys, changed, said):
     path = tmp_path / "a.json"
-    same = {"load": {}, "seeds": [0, 1], "bits": [8, 16]}
+    same = {"load": {}, "seeds": [0, 1], "bits": [8, 16], "budget": 0.3}
     common.keep_stored(common.parser("x"), path, **(same | changed))  # nothing there
-    path.write_text(json.dumps({"load": {}, "cells": [{"bits": bits, "seeds": {"0": 0.1, "1": 0.2}} for bits in (8, 16)]}))
+    cells = [{"bits": bits, "seeds": {"0": 0.1, "1": 0.2}} for bits in (8, 16)]
+    path.write_text(json.dumps({"what": "x, epsilon 0.300 (77/255)", "load": {}, "cells": cells}))
     common.keep_stored(common.parser("x"), path, **same)
-    common.keep_stored(common.parser("x"), path, {}, [0, 1, 2], bits=[8, 16, 24])
+    common.keep_stored(common.parser("x"), path, [0, 1, 2], {"cache": "a", "workers": 2}, bits=[8, 16, 24])
     with pytest.raises(SystemExit):
         common.keep_stored(common.parser("x"), path, **(same | changed))
     assert said in capsys.readouterr().err

@@ -52,12 +52,20 @@ def test_every_cell_is_stored_with_its_origin_and_a_second_call_only_reads(argum
     assert "ADSH, learned codes" in shown and "seeds [0, 1], two_conv from random weights" in shown
     made = json.loads(next((tmp_path / "work").glob("fast/table1*/seed0/generator.json")).read_text())
     assert made["key"]["generator"] == stored["generator"] | {"seed": 0} and made["collapsed"] is None
-    assert stored["runs"]["0"]["seconds"] > made["seconds"] > 0  # a seed's seconds are those of its generator, too
+    assert stored["runs"]["0"]["generator_seconds"] == made["seconds"] > 0
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*adversarial*")}
     table1.main([*arguments, "--seeds", "0", "1"])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*adversarial*")} == before
     assert json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())["cells"] == stored["cells"]
+
+
+def test_the_seconds_of_a_game_begun_elsewhere_are_unknown(arguments, tmp_path):
+    table1.main(arguments)
+    next((tmp_path / "work").rglob("generator.json")).unlink()  # as after an interrupted game, or one of another experiment
+    table1.main(arguments)
+    stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
+    assert stored["runs"]["0"]["generator_seconds"] is None and stored["runs"]["0"]["seconds"] > 0
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(arguments, tmp_path, monkeypatch):
