@@ -181,8 +181,8 @@ class Predict:
             middle = self.low if self.low is not None else self.high if self.high is not None else 0.0
             example = f"{middle:.{self.decimals}f}"
             lines = [f"{self.question} A number{self._range()}."]
-        confidence = ", guess.confidence = 70" if self._asks_confidence else ""
-        lines.append(f"Answer here, or by assignment: guess.value = {example}{confidence}")
+        confidence = " and .confidence = 70" if self._asks_confidence else ""
+        lines.append(f"Answer here, or by assignment: .value = {example}{confidence}")
         return "\n".join([*lines, f"({self._state()})"])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -134,13 +134,13 @@ def test_text_form():
     guess = Predict("Which?", choices=CHOICES, confidence=True)
     assert repr(guess) == (
         "Which?\n  - C->A\n  - A->C\n"
-        "Answer here, or by assignment: guess.value = 'C->A', guess.confidence = 70\n(no prediction yet)"
+        "Answer here, or by assignment: .value = 'C->A' and .confidence = 70\n(no prediction yet)"
     )
     number = Predict("How high?", low=0, high=1, unit="mAP")
     number.value = 0.25
     assert repr(number) == (
         "How high? A number from 0 to 1 mAP.\n"
-        "Answer here, or by assignment: guess.value = 0.00\n(your prediction: 0.25 mAP)"
+        "Answer here, or by assignment: .value = 0.00\n(your prediction: 0.25 mAP)"
     )
 
 

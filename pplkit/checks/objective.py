@@ -21,7 +21,7 @@ def _codes(rows: int, bits: int, seed: int, dtype: torch.dtype = torch.float32) 
 
 @check
 def matching_loss(function: Callable) -> str:
-    """07.1: J_e, eq. (10), as a mean over images."""
+    """07.2: J_e, eq. (10), as a mean over images."""
     small = (torch.tensor([[0.9, 0.5], [0.5, 0.9]]), torch.tensor([[0.7, -0.3], [0.9, 0.1]]))
     cases = [small, *((_codes(rows, bits, rows), _codes(rows, bits, 50 + bits)) for rows, bits in ((1, 3), (5, 8), (64, 16)))]
     compare(
@@ -62,7 +62,7 @@ def _weighted(value: Callable[[Tensor, float, float], float]) -> Callable[[Tenso
 
 @check
 def balanced_similarity(function: Callable) -> str:
-    """07.2: S with -r for dissimilar pairs, r = #similar / #dissimilar."""
+    """07.3: S with -r for dissimilar pairs, r = #similar / #dissimilar."""
     random = torch.Generator().manual_seed(3)
     cases = [
         (torch.tensor([4, 7, 4, 2]),),
@@ -119,7 +119,7 @@ def _residual(clean: Tensor, adversarial: Tensor, similarity: Tensor) -> Tensor:
 
 @check
 def similarity_gradient(function: Callable) -> str:
-    """07.3: the gradient of J_s with respect to the protected codes, by formula."""
+    """07.1: the gradient of J_s with respect to the protected codes, by formula."""
     cases = []
     for seed, (rows, columns, bits) in enumerate([(2, 5, 3), (1, 1, 2), (4, 6, 3), (32, 20, 16)], start=1):
         random = torch.Generator().manual_seed(seed)
