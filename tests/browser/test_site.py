@@ -42,7 +42,7 @@ class TestPages:
         rows = re.findall(r"^\| (?:ADSH|DSDH) .*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
         figures = re.findall(r"^\| \[\d\]\(.*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
         shown = text_of(site / "results.html")
-        assert len(rows) == 5 * 16 and len(figures) == 9  # Fashion-MNIST, scatter, CIFAR-10, ImageNet-13 twice
+        assert len(rows) == 5 * 16 and len(figures) == 10  # Fashion-MNIST, scatter, CIFAR-10, ImageNet-13 twice
         assert shown.count("<tr") == len(rows) + len(figures) + 6  # and the six tables' heads
 
     def test_search_knows_the_notebooks(self, site: Path):

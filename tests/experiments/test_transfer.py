@@ -63,3 +63,12 @@ def test_a_network_that_is_not_there_is_named(capsys):
     with pytest.raises(SystemExit):
         transfer.main(["--networks", "resnet18@big"])
     assert "backbone 'resnet18@big': behind @ stands the size in pixels" in capsys.readouterr().err
+
+
+def test_a_stronger_searcher_loses_more_on_cifar10():
+    """The stored run at a reduced size: of what a network finds, the protection takes as much or more from a better one."""
+    cells = json.loads(embedded("results", "transfer-cifar10.json").read_text())["cells"]
+    for method in ("adsh", "dsdh"):
+        found = {(c["network"], c["scenario"]): c["mAP"] for c in cells if c["method"] == method}
+        drop = {network: found[network, "C->C"] - found[network, "C->A"] for network in ("two_conv", "resnet18@64")}
+        assert found["resnet18@64", "C->C"] > found["two_conv", "C->C"] and drop["resnet18@64"] > drop["two_conv"] > 0
