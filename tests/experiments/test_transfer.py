@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pplkit.data import embedded
 from pplkit.experiments import common, table1, transfer
 
 
