@@ -17,6 +17,8 @@ from nbval_run import run_nbval
 
 pytestmark = pytest.mark.notebooks
 
+SECONDS = 60  # that a cell may take: these take none, and a kernel that hangs shall not cost ten minutes
+
 PARAMETERS = ("n = 3\nname = 'three'", ["parameters"])
 WIDGET_FAILS = """\
 from ipywidgets import IntSlider, interact
@@ -52,7 +54,7 @@ def sound(headless, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "from ipywidgets import IntSlider\nslider = IntSlider(value=n)\nslider",
     )
     path = write(tmp_path_factory.mktemp("sound") / "00_sound.ipynb", *cells)
-    assert refresh_notebooks.refresh(path) == []
+    assert refresh_notebooks.refresh(path, SECONDS) == []
     return path
 
 
@@ -72,19 +74,19 @@ def altered(sound: Path, tmp_path: Path) -> Callable[[Callable], Path]:
 
 def test_sound_notebook_passes_every_layer(sound: Path, tmp_path: Path):
     assert rules.contract_problems(sound) == []
-    assert run_nbval(sound).failures == ()
+    assert run_nbval(sound, timeout=SECONDS).failures == ()
     table = {"*": {"n": 5}, "00_sound": {"name": "five"}}
     executed = tmp_path / "executed.ipynb"
-    assert run_notebooks.run_notebook(sound, executed, table).ok
+    assert run_notebooks.run_notebook(sound, executed, table, SECONDS).ok
     assert rules.read(executed).cells[2].outputs[0].text == "10\n"
 
 
 def test_figures_are_the_same_whatever_backend_the_caller_has(headless, tmp_path: Path, monkeypatch):
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, n])\nplt.show()\nprint(n)"
     path = write(tmp_path / "00_figure.ipynb", PARAMETERS, draw)
-    assert refresh_notebooks.refresh(path) == []
+    assert refresh_notebooks.refresh(path, SECONDS) == []
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    assert run_nbval(path).failures == ()
+    assert run_nbval(path, timeout=SECONDS).failures == ()
 
 
 def test_refresh_stores_the_widget_as_text(sound: Path):
@@ -95,16 +97,16 @@ def test_refresh_stores_the_widget_as_text(sound: Path):
 class TestStrictNbval:
     def test_changed_number(self, altered):
         path = altered(lambda notebook: notebook.cells[1].outputs[0].update(text="7\n"))
-        run = run_nbval(path)
+        run = run_nbval(path, timeout=SECONDS)
         assert [failure.number for failure in run.differences] == [2] and not run.errors
 
     def test_stripped_output(self, altered):
-        run = run_nbval(altered(lambda notebook: notebook.cells[1].update(outputs=[])))
+        run = run_nbval(altered(lambda notebook: notebook.cells[1].update(outputs=[])), timeout=SECONDS)
         assert [failure.number for failure in run.differences] == [2]
 
     def test_strict_fails_wherever_lax_fails(self, altered):
         path = altered(lambda notebook: notebook.cells[1].update(source="print(n * 2)\nraise OSError(n)"))
-        strict, lax = run_nbval(path), run_nbval(path, lax=True)
+        strict, lax = run_nbval(path, timeout=SECONDS), run_nbval(path, lax=True, timeout=SECONDS)
         assert (
             [failure.number for failure in strict.errors] == [failure.number for failure in lax.errors] == [2]
         )
@@ -123,7 +125,7 @@ class TestContract:
                 cell.update(outputs=[], execution_count=None)
 
         path = altered(forget)
-        assert run_nbval(path).failures == ()
+        assert run_nbval(path, timeout=SECONDS).failures == ()
         problems = rules.contract_problems(path)
         assert any("execution counts" in problem for problem in problems)
         assert any("no stored outputs" in problem for problem in problems)
@@ -167,17 +169,17 @@ class TestPapermill:
         path = write(tmp_path / "01_widget.ipynb", PARAMETERS, WIDGET_FAILS, "print(slider.value)")
         executed = tmp_path / "executed.ipynb"
         papermill.execute_notebook(str(path), str(executed), progress_bar=False, kernel_name="python3")
-        result = run_notebooks.run_notebook(path, executed)
+        result = run_notebooks.run_notebook(path, executed, timeout=SECONDS)
         assert result.problems == ("a widget callback raised RuntimeError: callback broke",)
 
     def test_raising_button(self, headless, tmp_path: Path):
         press = "button = Button()\nbutton.on_click(lambda pressed: 1 / 0)\nbutton.click()"
         path = write(tmp_path / "01_button.ipynb", PARAMETERS, "from ipywidgets import Button\n" + press)
-        result = run_notebooks.run_notebook(path, tmp_path / "x.ipynb")
+        result = run_notebooks.run_notebook(path, tmp_path / "x.ipynb", timeout=SECONDS)
         assert not result.ok and "ZeroDivisionError" in result.problems[0]
 
     def test_misspelt_parameter(self, sound: Path, tmp_path: Path):
-        result = run_notebooks.run_notebook(sound, tmp_path / "x.ipynb", {"00_sound": {"N": 5}})
+        result = run_notebooks.run_notebook(sound, tmp_path / "x.ipynb", {"00_sound": {"N": 5}}, SECONDS)
         assert result.problems == (
             "parameter 'N' is not in the parameters cell of 00_sound, which declares n, name",
         )
@@ -189,7 +191,7 @@ class TestPapermill:
 
     def test_missing_parameters_tag(self, altered, tmp_path: Path):
         path = altered(lambda notebook: notebook.cells[0].metadata.update(tags=[]))
-        result = run_notebooks.run_notebook(path, tmp_path / "x.ipynb", {"*": {"n": 5}})
+        result = run_notebooks.run_notebook(path, tmp_path / "x.ipynb", {"*": {"n": 5}}, SECONDS)
         assert result.problems == ("0 code cells are tagged 'parameters', exactly one must be",)
 
     def test_slow_cell(self, headless, tmp_path: Path):
@@ -202,7 +204,7 @@ class TestPapermill:
 
     def test_dead_kernel(self, headless, tmp_path: Path):
         path = write(tmp_path / "01_dead.ipynb", PARAMETERS, "import os\nos._exit(1)")
-        result = run_notebooks.run_notebook(path, tmp_path / "x.ipynb")
+        result = run_notebooks.run_notebook(path, tmp_path / "x.ipynb", timeout=SECONDS)
         assert "cell 2 stopped with DeadKernelError" in result.problems[0]
 
 
@@ -252,7 +254,7 @@ class TestMakeRefresh:
     def test_fault_leaves_the_file_alone(self, headless, tmp_path: Path, cell: str, problem: str):
         path = write(tmp_path / "02_fault.ipynb", PARAMETERS, cell)
         before = path.read_bytes()
-        found = refresh_notebooks.refresh(path)
+        found = refresh_notebooks.refresh(path, SECONDS)
         assert any(problem in text for text in found), found
         assert path.read_bytes() == before
 
@@ -265,13 +267,13 @@ class TestMakeRefresh:
     def test_stderr_goes_where_nothing_is_compared(self, headless, tmp_path: Path):
         noisy = "import sys\nprint('careful', file=sys.stderr)\nprint('kept')"
         path = write(tmp_path / "02_noise.ipynb", PARAMETERS, (noisy, ["nbval-ignore-output"]))
-        assert refresh_notebooks.refresh(path) == []
+        assert refresh_notebooks.refresh(path, SECONDS) == []
         assert [output.text for output in rules.read(path).cells[1].outputs] == ["kept\n"]
 
     def test_progress_bars_are_silent(self, headless, tmp_path: Path):
         bar = "from pplkit.progress import progress_bar\nprint(sum(progress_bar(range(9))))"
         path = write(tmp_path / "02_bar.ipynb", PARAMETERS, bar)
-        assert refresh_notebooks.refresh(path) == []
+        assert refresh_notebooks.refresh(path, SECONDS) == []
         assert [output.text for output in rules.read(path).cells[1].outputs] == ["36\n"]
 
 
