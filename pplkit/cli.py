@@ -175,7 +175,7 @@ def run_train(asked: argparse.Namespace) -> int:
     together, device = processes.current(), devices.resolve(asked.device)
     if together.main:
         split = _load(asked)
-    together.any(True, device)  # waits: the first process alone downloads and decodes into a cache
+    together.any(True, device)  # waits: the first process alone downloads
     if not together.main:
         split = _load(asked)
     changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "steps", "seed")}

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from pplkit import plots
 from pplkit.budget import format_epsilon
-from pplkit.config import PPLConfig
+from pplkit.config import PAPER, PPLConfig
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import (
     add_colour,
@@ -213,8 +213,10 @@ def _how_run(cells: dict[str, dict]) -> dict:
 
 
 def headline(stored: dict) -> str:
-    """What a stored table is, and with which networks: never compared silently with the paper's."""
-    return f"{stored['what']}, {networks(stored['generator']['backbone'])}"
+    """What a stored table is, with which networks, and the paper's budget if it is another: never compared silently."""
+    budget = PAPER.get(stored["cells"][0]["dataset"], (stored["generator"]["epsilon"],))[0]
+    theirs = "" if budget == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(budget)}"
+    return f"{stored['what']}, {networks(stored['generator']['backbone'])}{theirs}"
 
 
 def figure(stored: dict) -> Figure:

@@ -93,7 +93,9 @@ def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(
     assert len(heights) == 64 and {round(height, 4) for height in heights} == ours
     marks = [y for ax in drawn.axes for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()]
     assert sorted(marks) == sorted(row["paper"] for row in table1.compared(stored["cells"]))
-    assert "two_conv from random weights" in drawn.get_suptitle()
+    assert drawn.get_suptitle().endswith("two_conv from random weights")
+    half = json.loads(embedded("results", "table1-fashion-mnist-eps0.15.json").read_text())
+    assert table1.figure(half).get_suptitle().endswith("two_conv from random weights; the paper's at 0.300 (77/255)")
     unknown = table1.figure({**stored, "cells": [row | {"paper": None} for row in stored["cells"]]})
     assert len([bar for ax in unknown.axes for bar in ax.patches]) == 64
 
