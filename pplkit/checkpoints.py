@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pplkit.game import Game
 
 
+class OtherCheckpoint(ValueError):
+    """A file that is no checkpoint of this run: damaged, or of another configuration or other images."""
+
+
 def _networks(game: "Game") -> dict[str, torch.nn.Module]:
     named = {"generator": game.generator} | {f"surrogate{i}": network for i, network in enumerate(game.surrogates)}
     return named | ({"average": game.average} if game.average is not None else {})
@@ -40,19 +44,22 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
     """Bring a new game to the state in `path`; returns the history and what the collapse detector said.
 
     Raises:
-        ValueError: not a checkpoint of `train_ppl`, one of another configuration (says which fields differ), or one of a run
-            with other images or labels.
+        OtherCheckpoint: not a checkpoint of `train_ppl`, one of another configuration (says which fields differ), or one of a
+            run with other images or labels.
     """
-    tensors, header = read_tensors(path)
+    try:
+        tensors, header = read_tensors(path)
+    except ValueError as error:
+        raise OtherCheckpoint(str(error)) from error
     if "ppl_config" not in header:
-        raise ValueError(f"{path} is not a checkpoint of train_ppl: it has no 'ppl_config' in its header")
+        raise OtherCheckpoint(f"{path} is not a checkpoint of train_ppl: it has no 'ppl_config' in its header")
     stored, asked = json.loads(header["ppl_config"]), json.loads(_describe(game))
     different = [f"{key}: {stored.get(key)!r} in the file, {asked[key]!r} asked for" for key in asked
                  if stored.get(key) != asked[key]]
     if different:
-        raise ValueError(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
+        raise OtherCheckpoint(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
     if header.get("data") != game.fingerprint:
-        raise ValueError(f"{path} belongs to a run with other training images or labels: use another file name")
+        raise OtherCheckpoint(f"{path} belongs to a run with other training images or labels: use another file name")
     game.random.set_state(tensors["random"])
     for name, network in _networks(game).items():
         network.load_state_dict({key: tensors[f"{name}/{key}"] for key in network.state_dict()})

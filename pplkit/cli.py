@@ -16,6 +16,7 @@ from pathlib import Path
 from pplkit import __version__, photos, pretrained, processes
 from pplkit import device as devices
 from pplkit.budget import NORMS, format_epsilon
+from pplkit.checkpoints import OtherCheckpoint
 from pplkit.data import RetrievalSplit, load
 from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
@@ -213,9 +214,7 @@ def _train(asked: argparse.Namespace, split: RetrievalSplit, config: PPLConfig, 
 
     try:
         return play()
-    except ValueError as error:
-        if not str(error).startswith(f"{state} "):  # how all that is wrong with a checkpoint begins
-            raise
+    except OtherCheckpoint as error:
         if not asked.force:
             found = str(error).removesuffix(": use another file name")
             raise ValueError(f"{found}: delete {state} or give --force to start anew, or write to another GENERATOR") from error
