@@ -97,8 +97,8 @@ def add_colour(arguments: argparse.ArgumentParser) -> None:
 
 
 def setting(text: str) -> tuple[str, object]:
-    """"train=4000" -> ("train", 4000), "code_lengths=8,8" -> ("code_lengths", (8, 8)), "scaled=False" -> ("scaled", False);
-    other text stays text.
+    """"train=4000" -> ("train", 4000), "code_lengths=8,8" -> ("code_lengths", (8, 8)), "classes=n02,n03" -> ("classes", ("n02",
+    "n03")), "scaled=False" -> ("scaled", False); other text stays text.
     """
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -106,6 +106,8 @@ def setting(text: str) -> tuple[str, object]:
     parts = [_number(part) for part in value.rstrip(",").split(",")]
     if not any(isinstance(part, str) for part in parts):
         return name, tuple(parts) if "," in value else parts[0]
+    if "," in value and all(str(part).isidentifier() for part in parts):
+        return name, tuple(parts)
     return name, {"True": True, "False": False, "None": None}.get(value, value)
 
 
@@ -194,7 +196,9 @@ def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
 
 def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False,
                 backbone: str = "two_conv", dataset: str = "") -> Victim:
-    """The two victims of the paper with the settings that Table 1 is run with; deep networks get fewer passes."""
+    """The two victims of the paper with the settings that Table 1 is run with; deep networks get fewer passes, and from trained
+    weights a smaller learning rate.
+    """
     if method not in METHOD_SETTINGS:
         raise ValueError(f"unknown victim {method!r}: choose 'adsh' or 'dsdh'")
     victim, settings, passes = METHOD_SETTINGS[method]
@@ -202,7 +206,10 @@ def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: b
     if fast:
         options = {"outer_epochs": 2, "inner_epochs": 1} if method == "adsh" else {"epochs": 2}
     elif (network := parse_backbone(backbone)[0]) not in SHALLOW:
-        options[passes] = PASSES.get(network, DEEP_PASSES)
+        trained = bool(parse_backbone(backbone)[2])
+        options[passes] = DEEP_PASSES if trained else PASSES.get(network, DEEP_PASSES)
+        if trained:
+            options["learning_rate"] = FINE_TUNING_RATE
     return victim(bits, seed=seed, device=str(devices.resolve(device)), backbone=backbone, **options)
 
 
@@ -215,6 +222,7 @@ SHALLOW = ("two_conv", "dense")
 # Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass of ResNet-18 costs
 # over a hundred times more; one of a MobileNet is cheaper.
 DEEP_PASSES = 5
+FINE_TUNING_RATE = 2e-4  # from trained weights, which 1e-3 would first undo
 PASSES = dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"), 10)
 
 

@@ -146,7 +146,8 @@ def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(
 @pytest.mark.parametrize("text, expected", [
     ("train=40", ("train", 40)), ("share=0.5", ("share", 0.5)), ("cache=a=b", ("cache", "a=b")),
     ("code_lengths=8,12", ("code_lengths", (8, 12))), ("rates=1e-3,", ("rates", (0.001,))),
-    ("cache=/a,b", ("cache", "/a,b")), ("scaled=False", ("scaled", False)), ("widths=None", ("widths", None))])
+    ("cache=/a,b", ("cache", "/a,b")), ("classes=n02,n03", ("classes", ("n02", "n03"))),
+    ("scaled=False", ("scaled", False)), ("widths=None", ("widths", None))])
 def test_settings_as_typed(text, expected):
     assert common.setting(text) == expected
     for wrong in ("train", "=4", ""):
