@@ -27,7 +27,8 @@ def _check_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
-def _check_norm(norm: str | float) -> str:
+def check_norm(norm: str | float) -> str:
+    """"inf", "2" or "1" for a norm given as text or number (`math.inf`, 2, 1); ValueError for anything else."""
     name = "inf" if norm in (math.inf, "inf") else str(norm)
     if name not in NORMS:
         raise ValueError(f"norm must be one of 'inf', '2', '1', got {norm!r}")
@@ -89,7 +90,7 @@ def perturbation(pattern: Tensor, epsilon: float, norm: str | float = "inf") -> 
     Raises:
         ValueError: ε outside [0, 1] or unknown norm.
     """
-    epsilon, norm = _check_epsilon(epsilon), _check_norm(norm)
+    epsilon, norm = _check_epsilon(epsilon), check_norm(norm)
     bounded = pattern.clamp(-1, 1)
     return epsilon * bounded if norm == "inf" else _scale_into_ball(bounded, epsilon, norm)
 
@@ -134,7 +135,7 @@ def enforce(images: Tensor, adversarial_images: Tensor, epsilon: float, norm: st
     Raises:
         ValueError: wrong dtype or shape, NaN in the proposal, bad budget.
     """
-    epsilon, norm = _check_epsilon(epsilon), _check_norm(norm)
+    epsilon, norm = _check_epsilon(epsilon), check_norm(norm)
     check_images(images)
     if adversarial_images.shape != images.shape:
         raise ValueError(f"adversarial images have shape {tuple(adversarial_images.shape)}, "
@@ -168,7 +169,7 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
     Raises:
         ValueError: images not uint8 (N, C, H, W), bad ε or norm, NaN or a wrong shape from the generator.
     """
-    epsilon, norm = _check_epsilon(epsilon), _check_norm(norm)
+    epsilon, norm = _check_epsilon(epsilon), check_norm(norm)
     check_images(images)
     training = False
     if isinstance(generator, torch.nn.Module):
@@ -208,4 +209,4 @@ def perturbation_norm(images: Tensor, protected: Tensor, norm: str | float = "in
     if check_images(images).shape != check_images(protected).shape:
         raise ValueError(f"clean images have shape {tuple(images.shape)}, protected ones {tuple(protected.shape)}: "
                          "they must be equal")
-    return _per_pixel_norm(to_float(protected) - to_float(images), _check_norm(norm))
+    return _per_pixel_norm(to_float(protected) - to_float(images), check_norm(norm))

@@ -173,7 +173,9 @@ def run_train(asked: argparse.Namespace) -> int:
         raise FileExistsError(f"{asked.output} exists: --force overwrites it")
     if asked.epsilon is None and asked.dataset.startswith("folder:"):
         raise ValueError(f"the paper has no epsilon for {asked.dataset!r}: give --epsilon, as in --epsilon 0.1")
-    together, device = processes.current(), devices.resolve(asked.device)
+    provenance()  # the commit of now: others may follow while this runs
+    device = devices.resolve(asked.device)
+    together = processes.current(device)
     if together.main:
         split = _load(asked)
     together.any(True, device)  # waits: the first process alone downloads
@@ -185,9 +187,9 @@ def run_train(asked: argparse.Namespace) -> int:
     config = PPLConfig.reference(asked.dataset, **changes)
     state = asked.output.with_name(f"{asked.output.name}.run")
     run = _train(asked, split, config, state)
-    if processes.current().main:
+    if together.main:
         run.generator.save(asked.output, dataset=split.name, image_size=split.train.images.shape[-1],
-                           config=dataclasses.asdict(config), run=provenance())
+                           config=dataclasses.asdict(config), run=provenance(device))
         state.unlink(missing_ok=True)
         print(f"written: {asked.output}; epsilon {format_epsilon(config.epsilon)}, norm {config.norm}, "
               f"{len(split.train)} images")

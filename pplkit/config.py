@@ -52,7 +52,8 @@ class PPLConfig:
             who begins to learn from protected images.
         generator_schedule: of its learning rate over the game: "cosine" (down to 0), or None: constant.
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
-        seed: of weights and batches.
+        seed: of weights and batches. Surrogate i starts from the random numbers of `seed` + i, so the games of seeds 0 and 1
+            share the starts of all their surrogates but one each.
         autocast: bfloat16; None: where the processor is faster with it.
         checkpoint_every: steps between checkpoints (and between looks at the losses for NaN and collapse).
     """
@@ -95,7 +96,8 @@ class PPLConfig:
             backbones.parse(self.backbone)
         except ValueError as error:
             raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
-        choices = {"norm": budget.NORMS, "similarity": ("balanced", "literal"),
+        object.__setattr__(self, "norm", budget.check_norm(self.norm))
+        choices = {"similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
                    "optimiser": ("adam", "sgd", "momentum"), "generator_schedule": (None, "cosine"),
                    "autocast": (None, True, False)}

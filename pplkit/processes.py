@@ -64,6 +64,14 @@ class Processes:
         distributed.all_reduce(votes)
         return bool(votes > 0)
 
+    def agree(self, number: int, device: torch.device) -> bool:
+        """True if `number` is the same in all processes."""
+        if self.count == 1:
+            return True
+        ends = torch.tensor([number, -number], device=device)
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        return bool(ends[0] == -ends[1])
+
     def synchronise(self, network: nn.Module) -> nn.Module:
         """Let the batch normalisation of `network` see the whole batch; weights, buffers and names stay as they are."""
         if self.count > 1:
@@ -73,8 +81,11 @@ class Processes:
         return network
 
 
-def current() -> Processes:
+def current(device: torch.device | None = None) -> Processes:
     """The processes that this one was started with; joins them through `accelerate` if that has not happened yet.
+
+    Args:
+        device: where they play; it decides how they talk (CPUs through gloo, GPUs through NCCL). None: a GPU if there is one.
 
     Raises:
         ImportError: started as one of several, but `accelerate` is not installed.
@@ -86,7 +97,7 @@ def current() -> Processes:
             return Processes()
         from accelerate import PartialState
 
-        PartialState()
+        PartialState(cpu=device is not None and device.type == "cpu")
     if multiprocessing.parent_process() is not None:
         # a fork has none of its parent's OpenMP threads, and would wait for them for ever; one thread for every such child
         torch.set_num_threads(1)

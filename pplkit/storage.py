@@ -1,5 +1,6 @@
 """Atomic writes and safe reads: weights as safetensors (never pickle), everything else as JSON."""
 
+import functools
 import json
 import math
 import os
@@ -12,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from pplkit import device as devices
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -57,10 +60,15 @@ def scratch(shape: tuple[int, ...], folder: str | Path) -> Tensor:
     """An empty uint8 tensor whose pixels lie in a nameless file of `folder`, for what is larger than memory.
 
     The file's space is free again when the tensor is gone, also after a crash. (Linux, macOS.)
+
+    Raises:
+        OSError: the folder's disk has not enough room (where the system can tell beforehand).
     """
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".pplkit-") as file:
+        if hasattr(os, "posix_fallocate") and math.prod(shape):  # a disk that fills up later would kill the process
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
 
 
@@ -69,11 +77,19 @@ def save_json(path: str | Path, content: object) -> None:
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def provenance() -> dict[str, str]:
-    """What a stored result must say about the run: commit of the source tree, torch version, device.
+def provenance(device: str | torch.device = "auto") -> dict[str, str]:
+    """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name).
 
-    The commit is "unknown" without git, and in an installed copy, even if that lies inside somebody else's repository.
+    The commit is the one at this process's first call: what is committed while a long run goes on is not what runs. It is
+    "unknown" without git, and in an installed copy, even if that lies inside somebody else's repository.
     """
+    device = devices.resolve(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"commit": _commit(), "torch": torch.__version__, "device": name}
+
+
+@functools.cache
+def _commit() -> str:
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
@@ -81,8 +97,6 @@ def provenance() -> dict[str, str]:
 
     try:
         git("ls-files", "--error-unmatch", here.name)
-        commit = git("describe", "--always", "--dirty", "--abbrev=12").strip()
+        return git("describe", "--always", "--dirty", "--abbrev=12").strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    return {"commit": commit, "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
+        return "unknown"

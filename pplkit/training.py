@@ -95,7 +95,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
 
     Raises:
         ValueError: a single image, images that are not square, a bad `accumulation`, a checkpoint of another configuration or
-            other images.
+            other images, or one that not all processes see.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
         OutOfMemory: the batch is too large for the device; names the one to try.
@@ -105,8 +105,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     """
     if len(train) < 2:
         raise ValueError(f"training needs at least 2 images, got {len(train)}")
-    together = processes.current()
     device = devices.resolve(device)
+    together = processes.current(device)
     game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing, accumulation)
     if compiled:
         game.compile()
@@ -118,6 +118,9 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         history, collapsed = checkpoints.restore(checkpoint, game)
     run = PPLRun(game.average or game.generator, game.surrogates, history, config, collapsed)
     done = len(history["warmup"]) + len(history["step"])
+    if not together.agree(done, device):
+        raise ValueError(f"this process continues from step {done}, another one from another step: checkpoint {checkpoint} "
+                         "must lie where all processes see it")
     total = config.warmup_steps + config.steps
     with progress_bar(total=total, initial=done, description="PPL", show=progress and together.main) as bar:
         while done < total:
@@ -156,6 +159,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of torch or Python says that memory ran out, of a GPU or of the machine."""
     said = str(error).lower()  # a CPU's: "can't allocate memory", or "not enough memory: you tried to allocate"
     return (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in said
+            or "alloc_failed" in said or "allocation_failed" in said  # cuBLAS, cuDNN
             or ("memory" in said and "alloc" in said))
 
 

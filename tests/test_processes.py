@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import accelerate
 import nbformat
 import notebook_rules as rules
 import pytest
@@ -56,6 +57,17 @@ PROGRAM = textwrap.dedent("""
             save_file(state, f"{folder}/{backbone}-{current().rank}-of-{current().count}.safetensors")
             with open(f"{folder}/calls-{backbone}-{current().rank}.json", "w") as file:
                 json.dump(calls, file)
+        tiny = PPLConfig(warmup_steps=0, steps=4, batch_size=8, widths=(4, 4), autocast=False, checkpoint_every=2)
+        first = f"{folder}/first.safetensors"
+        how = {"device": "cpu", "progress": False, "callback": lambda step, run: False}
+        train_ppl(data, tiny, checkpoint=first, **how)
+        before = open(first, "rb").read() if current().main else b""
+        try:  # the second process does not see the first one's file
+            train_ppl(data, tiny, checkpoint=first if current().main else f"{folder}/second.safetensors", resume=True, **how)
+        except ValueError as error:
+            with open(f"{folder}/apart-{current().rank}.txt", "w") as file:
+                file.write(str(error))
+        assert not current().main or open(first, "rb").read() == before
 """)
 
 
@@ -97,6 +109,22 @@ def test_only_the_first_process_writes_and_calls_back(played):
     assert (folder / "calls-two_conv-0.json").read_text() == "[2, 4]"
     assert (folder / "calls-two_conv-1.json").read_text() == "[]"
     assert len(list(folder.glob("*.checkpoint.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(("rank", "step"), [(0, 2), (1, 0)])
+def test_a_checkpoint_that_only_one_process_sees_is_refused(played, rank, step):
+    said = (played[0] / f"apart-{rank}.txt").read_text()
+    assert said.startswith(f"this process continues from step {step}, another one from another step: checkpoint ")
+
+
+def test_processes_on_the_cpu_do_not_talk_through_the_gpus(monkeypatch):
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "PartialState", lambda cpu: asked.append(cpu))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert current(torch.device("cpu")) == current(torch.device("cuda")) == current() == Processes(1, 2)
+    assert asked == [True, False, False]
 
 
 def test_alone_nothing_changes():

@@ -1,5 +1,6 @@
 """pplkit.storage: a file is the old one or the new one, never a part; JSON is valid JSON."""
 
+import errno
 import json
 import math
 import os
@@ -93,14 +94,36 @@ def test_provenance_names_commit_versions_and_device():
     assert found["device"] == "cpu" or torch.cuda.is_available()
 
 
+def test_provenance_is_of_the_code_that_runs(monkeypatch):
+    before = storage.provenance()
+    monkeypatch.setenv("PATH", "")  # as a commit would, this changes what git says; the running code is the same
+    assert storage.provenance() == before
+
+
+def test_provenance_names_the_device_that_was_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert [storage.provenance(device)["device"] for device in ("cpu", "cuda:1")] == ["cpu", "GPU 1"]
+
+
+@pytest.fixture
+def asks_git_again():
+    storage._commit.cache_clear()
+    yield
+    storage._commit.cache_clear()
+
+
+@pytest.mark.usefixtures("asks_git_again")
 def test_an_installed_copy_does_not_name_the_commit_of_the_repository_around_it(monkeypatch, tmp_path):
     installed = Path(storage.__file__).parent / "installed_copy.py"  # in this repository, not tracked by it
     monkeypatch.setattr(storage, "__file__", str(installed))
     assert storage.provenance()["commit"] == "unknown"
+    storage._commit.cache_clear()
     monkeypatch.setattr(storage, "__file__", str(tmp_path / "storage.py"))
     assert storage.provenance()["commit"] == "unknown"
 
 
+@pytest.mark.usefixtures("asks_git_again")
 def test_provenance_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert storage.provenance()["commit"] == "unknown"
@@ -110,3 +133,13 @@ def test_scratch_lies_in_the_folder_and_leaves_no_file(tmp_path):
     pixels = storage.scratch((5, 1, 3, 2), tmp_path / "new")
     pixels[:] = torch.arange(30).view(5, 1, 3, 2)
     assert pixels.dtype == torch.uint8 and pixels[4, 0, 2, 1] == 29 and not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve space")
+def test_scratch_on_a_full_disk_says_so(tmp_path, monkeypatch):
+    def full(handle, start, size):
+        raise OSError(errno.ENOSPC, f"No space left on device for {size} bytes")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device for 30 bytes"):
+        storage.scratch((5, 1, 3, 2), tmp_path)

@@ -47,6 +47,7 @@ def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argp
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         options.error("an experiment runs in one process (several would write the same files); "
                       "`accelerate launch -m pplkit.cli train` trains a generator in several")
+    provenance()  # the commit of now: others may follow while this runs
     if not asked.resume:
         asked.work.mkdir(parents=True, exist_ok=True)
         asked.work = Path(tempfile.mkdtemp(prefix=time.strftime("anew-%Y%m%d-%H%M%S-"), dir=asked.work))
@@ -57,7 +58,8 @@ def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argp
 
 
 def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[int], load: dict[str, object] | None = None,
-                budget: float | None = None, parts: Sequence[str] = ("cells",), **columns: Sequence[object]) -> None:
+                budget: float | None = None, parts: Sequence[str] = ("cells",), same: dict[str, object] | None = None,
+                **columns: Sequence[object]) -> None:
     """End with an error (exit status 2) if a result file is there that this run would replace by less, or by another's.
 
     Args:
@@ -67,6 +69,7 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
         load: options of `pplkit.data.load` of this run.
         budget: ε of this run, None if the file's name has it, or the file has several.
         parts: entries of the file that hold cells.
+        same: other entries of the file that this run must have, too; entries that an older file has not are not compared.
         columns: name of an entry of the cells -> its values in this run.
     """
     if not path.exists():
@@ -80,8 +83,11 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
     if budget is not None and f"epsilon {format_epsilon(budget)}" not in stored["what"]:
         options.error(f"{path} has another budget ({stored['what']}), this run has {format_epsilon(budget)}: take the same, "
                       f"{remedy}")
+    for name, value in json.loads(json.dumps(same or {})).items():
+        if name in stored and given(stored[name]) != given(value):
+            options.error(f"{path} was made with {name} {stored[name]}, this run has {value}: take the same, {remedy}")
     cells = [cell for part in parts for cell in stored[part]]
-    found = {"seeds": ({int(seed) for cell in cells for seed in cell["seeds"]}, seeds)}
+    found = {"seeds": ({int(seed) for cell in cells for seed in cell.get("seeds", ())}, seeds)}
     found |= {name: ({cell[name] for cell in cells}, values) for name, values in columns.items()}
     for name, (there, here) in found.items():
         if lost := sorted(there - set(here), key=str):
@@ -142,8 +148,8 @@ def label(backbone: str) -> str:
     return network + (f"-{Path(weights).name.removesuffix('.safetensors')}" if weights else "")
 
 
-def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
-    """The JSON at `path` if it was computed for `key` (all settings), else compute, store atomically, return.
+def once(path: Path, compute: Callable[[], dict], key: dict, device: str = "auto") -> dict:
+    """The JSON at `path` if it was computed for `key` (all settings), else compute on `device`, store atomically, return.
 
     Raises:
         ValueError: `path` was computed with other settings.
@@ -158,7 +164,7 @@ def once(path: Path, compute: Callable[[], dict], key: dict) -> dict:
                              "give another --work folder, or remove the file")
         return stored
     start = time.perf_counter()
-    result = {"key": key, **compute(), "seconds": round(time.perf_counter() - start, 1), "run": provenance()}
+    result = {"key": key, **compute(), "seconds": round(time.perf_counter() - start, 1), "run": provenance(device)}
     save_json(path, result)
     return result
 
@@ -170,6 +176,11 @@ def given(settings: object) -> object:
     if isinstance(settings, dict):
         return {name: given(value) for name, value in settings.items() if value is not None}
     return settings
+
+
+def exact(value: float) -> str:
+    """The shortest text that reads back as this number: "0.3", "1"."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def over_seeds(found: dict[int, dict[str, float]]) -> dict:

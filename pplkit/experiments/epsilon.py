@@ -23,7 +23,18 @@ from pplkit.budget import format_epsilon, perturbation_norm
 from pplkit.config import PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
-from pplkit.experiments.common import keep_stored, make_victim, once, over_seeds, parse, parser, save_figure, slug, summary
+from pplkit.experiments.common import (
+    exact,
+    keep_stored,
+    make_victim,
+    once,
+    over_seeds,
+    parse,
+    parser,
+    save_figure,
+    slug,
+    summary,
+)
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS
@@ -60,13 +71,13 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
                 victim = _victim(method, domain, split, patterns, seed, folder, device, fast, config)
                 sweep = EpsilonSweep(victim, patterns, config.norm)
                 cells[f"{method} {domain}"] = {
-                    f"{epsilon:g}": summary(sweep.evaluate(epsilon))
+                    exact(epsilon): summary(sweep.evaluate(epsilon))
                     for epsilon in tqdm(epsilons, desc=f"{method}, trained on {domain}, seed {seed}", unit="ε", leave=False)}
-        return {"cells": cells, "quality": {f"{epsilon:g}": _quality(patterns, epsilon, config.norm) for epsilon in epsilons}}
+        return {"cells": cells, "quality": {exact(epsilon): _quality(patterns, epsilon, config.norm) for epsilon in epsilons}}
 
     key = {"generator": dataclasses.asdict(config), "split": split.manifest, "epsilons": epsilons,
            "victims": [make_victim(method, BITS, seed, device, fast, dataset=split.name).settings() for method in METHODS]}
-    return once(work / f"epsilon-{slug(dataset)}" / f"scaled-{config.epsilon:g}-{seed}.json", measure, key)
+    return once(work / f"epsilon-{slug(dataset)}" / f"scaled-{config.epsilon:g}-{seed}.json", measure, key, device)
 
 
 def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns, seed: int, folder: Path, device: str,
@@ -82,11 +93,12 @@ def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns,
 
 
 def _quality(patterns: Patterns, epsilon: float, norm: str) -> dict[str, float | None]:
-    """Mean PSNR (dB; None for unchanged images) and SSIM, largest change in pixel units."""
+    """Mean PSNR of the changed images (dB; None if there are none) and SSIM, largest change in pixel units."""
     clean = patterns.images["query"].images[:JUDGED]
     protected = patterns.protect("query", epsilon, norm, slice(JUDGED))
-    decibels = float(quality.psnr(clean, protected).mean())
-    return {"psnr": round(decibels, 2) if decibels < float("inf") else None,
+    decibels = quality.psnr(clean, protected)  # (n,)
+    changed = decibels[decibels.isfinite()]
+    return {"psnr": round(float(changed.mean()), 2) if len(changed) else None,
             "ssim": round(float(quality.ssim(clean, protected).mean()), 4),
             "linf": round(float(perturbation_norm(clean, protected).max()), 4)}
 
@@ -101,7 +113,7 @@ def retrained(dataset: str, root: str | None, seed: int, epsilons: Iterable[floa
             if name == "generator":
                 continue
             method, domain, _ = name.split()
-            cells.setdefault(f"{method} {domain}", {})[f"{epsilon:g}"] = cell["codes"]["network"]
+            cells.setdefault(f"{method} {domain}", {})[exact(epsilon)] = cell["codes"]["network"]
     return cells
 
 
@@ -173,7 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     plots.use_style()
     name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
-    keep_stored(options, asked.out / f"{name}.json", asked.seeds, parts=("scaled",), epsilon=asked.epsilons)
+    trained_at = table1.configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast).epsilon
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, parts=("scaled",), same={"trained_at": trained_at},
+                epsilon=asked.epsilons)
     keep_stored(options, asked.out / f"{name}.json", asked.retrain_seeds or asked.seeds, parts=("retrained",),
                 epsilon=asked.retrained)
     common = (asked.work, asked.device, asked.fast)

@@ -7,6 +7,7 @@ The images are the first query of each class, not chosen by eye. The generator i
 """
 
 import dataclasses
+import math
 
 import torch
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from torch import Tensor
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, parse, parser, place, save_figure
+from pplkit.experiments.common import add_colour, keep_stored, parse, parser, place, save_figure
 from pplkit.experiments.table1 import configuration, train_generator
 from pplkit.storage import provenance, save_json
 
@@ -46,6 +47,15 @@ def figure(rows: dict[str, Tensor]) -> Figure:
     return drawn
 
 
+def _number(value: Tensor) -> float | None:
+    """For JSON; None for the infinite PSNR of an unchanged image."""
+    return round(float(value), 4) if value.isfinite() else None
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.inf
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Protect the images at every ε, store figure and numbers."""
     options = parser(__doc__.splitlines()[0])
@@ -56,8 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
     if len(asked.seeds) > 1:
         options.error(f"--seeds: the figure has one generator, got {asked.seeds}")
     seed = asked.seeds[0]
-    split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
+    name = f"pairs-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone)
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load),
+                same={"seed": seed, "generator": dataclasses.asdict(config)}, epsilon=asked.epsilons)
+    split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
     folder = asked.work / f"table1-{place(asked.dataset, asked.backbone)}-{config.epsilon:g}" / f"seed{seed}"
     generator = train_generator(split, config, folder, asked.device).generator
     chosen = first_of_each_class(split.query)
@@ -65,21 +78,21 @@ def main(arguments: list[str] | None = None) -> None:
     shown, cells = {"clean": clean}, []
     for epsilon in asked.epsilons:
         protected = protect(clean, generator, epsilon, config.norm)
-        shown[format_epsilon(epsilon).replace(" ", "\n")] = protected
+        shown["ε = " + format_epsilon(epsilon).replace(" ", "\n")] = protected
         measured = {"psnr": quality.psnr(clean, protected), "ssim": quality.ssim(clean, protected),
                     "linf": perturbation_norm(clean, protected)}
         cells += [{"epsilon": epsilon, "query": int(row), "class": split.classes[int(split.query.labels[row])],
-                   **{name: round(float(values[k]), 4) for name, values in measured.items()}}
+                   **{key: _number(values[k]) for key, values in measured.items()}}
                   for k, row in enumerate(chosen)]
-    name = f"pairs-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     save_json(asked.out / f"{name}.json", {
         "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)}",
-        "seed": seed, "generator": dataclasses.asdict(config), "run": provenance(), "cells": cells})
+        "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config), "run": provenance(asked.device),
+        "cells": cells})
     plots.use_style()
     save_figure(asked.out / f"{name}.png", figure(shown), dpi=110)
     for epsilon in asked.epsilons:
         at = [cell for cell in cells if cell["epsilon"] == epsilon]
-        mean = {key: sum(cell[key] for cell in at) / len(at) for key in ("psnr", "ssim", "linf")}
+        mean = {key: _mean([cell[key] for cell in at if cell[key] is not None]) for key in ("psnr", "ssim", "linf")}
         print(f"{format_epsilon(epsilon)}: PSNR {mean['psnr']:.1f} dB, SSIM {mean['ssim']:.2f}, largest {mean['linf']:.3f}")
 
 

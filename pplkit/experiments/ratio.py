@@ -21,6 +21,7 @@ from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
 from pplkit.experiments.common import (
     add_colour,
+    exact,
     how_run,
     keep_stored,
     make_victim,
@@ -89,9 +90,9 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
 
         key = {"generator": generator, "split": split.manifest, "share": share,
                "victim": make_victim(method, BITS, seed, device, fast, backbone, split.name).settings()}
-        name = f"{method} {share:g}"
+        name = f"{method} {exact(share)}"
         step = work / f"ratio-{place(dataset, backbone)}-{config.epsilon:g}" / f"{method}-{share:g}-{seed}.json"
-        cells[name] = once(step, measure, key)
+        cells[name] = once(step, measure, key, device)
     return cells
 
 
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
                             asked.backbone, dict(asked.load)) for seed in asked.seeds}
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)
     stored = {
-        "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10, pretrained), {networks(asked.backbone)}, {BITS} bits, "
+        "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10), {networks(asked.backbone)}, {BITS} bits, "
                 f"network codes, "
                 f"epsilon {format_epsilon(config.epsilon)}",
         "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"], "load": dict(asked.load),

@@ -70,7 +70,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float, counts: 
                                 for method, victim in victims.items()}}
 
         step = f"{'own' if pattern_size is None else pattern_size}-{seed}.json"
-        found[str(pattern_size)] = once(work / f"resizing-{slug(dataset)}" / step, measure, key)
+        found[str(pattern_size)] = once(work / f"resizing-{slug(dataset)}" / step, measure, key, device)
     return found
 
 
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--database", type=int, default=2000)
     asked = parse(options, arguments)
     name = f"resizing-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
-    keep_stored(options, asked.out / name, asked.seeds, budget=asked.epsilon)
     counts = (20, 40) if asked.fast else (asked.queries, asked.database)
+    keep_stored(options, asked.out / name, asked.seeds, budget=asked.epsilon, same={"counts": counts})
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, counts, asked.work, asked.device)
              for seed in asked.seeds}
     cells = [{"pattern_size": size, "method": method, "scenario": scenario,
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     save_json(asked.out / name, {
         "what": f"enlarged {ENLARGED} times, protected, shrunk again and searched, {counts[0]} queries in {counts[1]} "
                 f"images, epsilon {format_epsilon(asked.epsilon)}, 16 bits, network codes",
-        "runs": {str(seed): how_run(found) for seed, found in seeds.items()}, "cells": cells})
+        "counts": counts, "runs": {str(seed): how_run(found) for seed, found in seeds.items()}, "cells": cells})
     for pattern_size in PATTERN_SIZES:
         for method in METHODS:
             line = {c["scenario"]: c["mAP"] for c in cells if (c["pattern_size"], c["method"]) == (pattern_size, method)}

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from pplkit import plots
+from pplkit.backbones import TORCHVISION
+from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
 from pplkit.config import PAPER, PPLConfig
 from pplkit.data import ImageSet, RetrievalSplit, load
@@ -84,7 +86,7 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
     path = folder / f"{method}-{bits}.safetensors"
     note = json.loads(json.dumps({"split": split.manifest, **key}))
     if path.exists():
-        stored = load_victim(path)
+        stored = load_victim(path, device=device)
         if stored.settings() != victim.settings() or given(stored.metadata | {"run": None}) != given(note):
             raise ValueError(f"{path} was trained with other settings or data: give another --work folder, or remove the file")
         return stored
@@ -111,7 +113,7 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
                           for protocol in protocols}}
 
     settings = make_victim(method, bits, seed, device, fast, backbone, split.name).settings()
-    return once(work / f"{method}-{domain}-{bits}.json", measure, {**key, "victim": settings})
+    return once(work / f"{method}-{domain}-{bits}.json", measure, {**key, "victim": settings}, device)
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
@@ -127,15 +129,18 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     split = load(dataset, root, seed=seed, **options)
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
-    key = {"generator": dataclasses.asdict(config), "split": split.manifest}
+    parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
+    key = {"generator": dataclasses.asdict(config), "split": split.manifest,
+           "accumulation": parts if parts > 1 and parse_backbone(backbone)[0] in TORCHVISION else None}
 
     def train() -> dict:
         anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
         run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
-        return {"collapsed": run.collapsed, "anew": anew}  # else its seconds are not those of the whole game
+        return {"collapsed": run.collapsed, "memory": memory or {},
+                "anew": anew}  # else its seconds are not those of the whole game
 
-    made = once(work / "generator.json", train, key)
+    made = once(work / "generator.json", train, key, device)
     run = train_generator(split, config, work, device, **(memory or {}))  # its checkpoint is there
     twin = protect_split(split, lambda images: run.protect(images, cache=options.get("cache")))
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
@@ -209,7 +214,7 @@ def _how_run(cells: dict[str, dict]) -> dict:
     """`how_run` of the victims, and the generator's seconds: None if its game was begun by an earlier call."""
     made = cells["generator"]
     return {**how_run({name: cell for name, cell in cells.items() if name != "generator"}),
-            "generator_seconds": made["seconds"] if made["anew"] else None}
+            "generator_seconds": made["seconds"] if made["anew"] else None, "memory": made.get("memory", {})}
 
 
 def headline(stored: dict) -> str:
@@ -285,7 +290,7 @@ def main(arguments: list[str] | None = None) -> None:
         stored = {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
             "regime": asked.regime, "game": game,
-            "images": counts, "load": dict(asked.load), "memory": memory,
+            "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows}
         if len(seeds) == len(set(asked.seeds)) or not replaced:
             save_json(path, stored)

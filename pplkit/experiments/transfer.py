@@ -3,11 +3,11 @@
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
-The generator is Table 1's; it has met the two-convolution network only. The paper's figure shows CIFAR-10 with networks
-pretrained on ImageNet; here networks start from random weights, unless `--networks` names others. Every victim is kept
-under `--work`.
+The generator is Table 1's; it has met the two-convolution network only. The paper's figure shows CIFAR-10, probably with
+pretrained networks (it does not say); here networks start from random weights, unless `--networks` names others. Every victim
+is kept under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
-otherwise.
+otherwise; the surrogates' own seeds are refused.
 With `--origin` (Fig. 4) the generator is the one of that data set, applied with the budget of `--dataset`.
 Writes `data/results/transfer-DATASET.json` (`transfer-ORIGIN-to-DATASET.json`) and a figure.
 """
@@ -63,6 +63,10 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
         raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "
                          "a generator is carried over between images of the same kind")
     config = configuration(origin or dataset, seed, None if origin in PAPER else epsilon, fast, backbone)
+    taken = range(seed, seed + len(config.code_lengths))
+    if victim_seed in taken:
+        raise ValueError(f"--victim-seed {victim_seed} is the seed of a surrogate, whose first layers the victim would start "
+                         f"from: those of seed {seed} have {taken.start} to {taken.stop - 1}")
     folder = work / f"table1-{place(origin or dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(source, config, folder, device)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
@@ -82,7 +86,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
             key |= {"origin": source.manifest, "epsilon": budget}
         step = f"{method}-{label(network)}-{seed}{_drawn(victim_seed)}.json"
         folder = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}"
-        cells[f"{method} {network}"] = once(folder / step, measure, key)
+        cells[f"{method} {network}"] = once(folder / step, measure, key, device)
     return cells
 
 
@@ -165,8 +169,8 @@ def main(arguments: list[str] | None = None) -> None:
     name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
             f"{'-fast' if asked.fast else ''}")
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
-    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget, network=asked.networks,
-                method=asked.methods)
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget,
+                same={"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
                             asked.victim_seed)
@@ -175,9 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = [network for network in asked.networks if parse_backbone(network)[2]]
     shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"
     stored = {
-        "what": f"{shown} (the paper's are on CIFAR-10 and ImageNet with pretrained networks), {BITS} bits, network codes, "
+        "what": f"{shown} (the paper's networks are deep, and probably pretrained), {BITS} bits, network codes, "
                 f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights"),
-        "images": first["split"]["counts"], "load": dict(asked.load), "generator": first["generator"],
+        "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),
+        "generator": first["generator"],
         "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}
                  for seed, cells in seeds.items()},
         "victims": {name: cell["key"]["victim"] for name, cell in seeds[asked.seeds[0]].items()},

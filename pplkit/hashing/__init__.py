@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import torch
+
 from pplkit.hashing.adsh import ADSH
 from pplkit.hashing.dpsh import DPSH
 from pplkit.hashing.dsdh import DSDH
@@ -14,8 +16,8 @@ from pplkit.storage import read_tensors
 __all__ = ["ADSH", "DPSH", "DSDH", "DSH", "CollapseWarning", "HashingNetwork", "Victim", "load", "sign"]
 
 
-def load(path: str | Path) -> Victim:
-    """Read any victim's checkpoint (safetensors) written by `Victim.save`.
+def load(path: str | Path, *, device: str | torch.device | None = None) -> Victim:
+    """Read any victim's checkpoint (safetensors) written by `Victim.save`; arguments as for `Victim.load`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -27,4 +29,4 @@ def load(path: str | Path) -> Victim:
     header = json.loads(read_tensors(path)[1].get("victim", "{}"))
     if header.get("method") not in methods:
         raise ValueError(f"{path} is not the checkpoint of a known victim {sorted(methods)}: found {header.get('method')!r}")
-    return methods[header["method"]].load(path)
+    return methods[header["method"]].load(path, device=device)

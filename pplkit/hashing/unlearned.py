@@ -73,7 +73,7 @@ def random_projection(images: Tensor, bits: int, seed: int = 0) -> LinearHash:
     mean = _mean(images, bits)
     random = torch.Generator().manual_seed(seed)
     columns = [torch.randn(len(mean), generator=random) for _ in range(bits)]  # one draw per bit: prefixes agree
-    return LinearHash(mean, torch.stack(columns, 1))  # (D, c)
+    return LinearHash(mean, torch.stack(columns, 1).to(mean.device))  # (D, c)
 
 
 def principal_components(images: Tensor, bits: int) -> LinearHash:
@@ -144,6 +144,7 @@ def itq(images: Tensor, bits: int, iterations: int = 50, seed: int = 0) -> Linea
     projected = projected / projected.square().mean().sqrt()
     random = torch.Generator().manual_seed(seed)
     turn, _ = torch.linalg.qr(torch.randn(bits, bits, generator=random, dtype=torch.float64))  # R (c, c)
+    turn = turn.to(projected.device)
     history = []
     for _ in range(iterations):
         rotated = projected @ turn  # VR (N, c)

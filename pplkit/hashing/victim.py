@@ -156,7 +156,9 @@ class Victim:
         if self.schedule == "cosine":
             done = len(self.history) / self._epochs
             self._optimiser.param_groups[0]["lr"] = self.learning_rate * (1 + math.cos(math.pi * done)) / 2
-        batches = order.to(images.device).split(self.batch_size)
+        batches = list(order.to(images.device).split(self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:  # batch normalisation of a 1 × 1 feature map needs two images
+            batches[-2:] = [torch.cat(batches[-2:])]
         for index in batches:
             batch = to_float(images[index]).contiguous(memory_format=torch.channels_last)  # (b, C, H, W)
             if self.flip:
@@ -227,8 +229,12 @@ class Victim:
         save_tensors(path, tensors, {"victim": json.dumps(header)})
 
     @classmethod
-    def load(cls, path: str | Path) -> "Victim":
+    def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> "Victim":
         """Read a checkpoint of this class, its metadata in `.metadata`; `pplkit.hashing.load` finds the method itself.
+
+        Args:
+            path: of the file.
+            device: where the network goes; None: the device that it was trained on, the CPU where that is not there.
 
         Raises:
             FileNotFoundError: no such file.
@@ -247,5 +253,7 @@ class Victim:
         victim.metadata = header["metadata"]
         victim.database_codes = tensors.pop("database_codes", None)
         victim.network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
-        victim.network.to(devices.resolve(victim.device), memory_format=torch.channels_last).eval()
+        if device is None:
+            device = "auto" if victim.device.startswith("cuda") and not torch.cuda.is_available() else victim.device
+        victim.network.to(devices.resolve(device), memory_format=torch.channels_last).eval()
         return victim

@@ -36,6 +36,7 @@ def test_an_experiment_runs_in_one_process(monkeypatch, capsys):
     ({"load": {"train": 5}}, r"was made with --load {}, this run has {'train': 5}"),
     ({"seeds": [0]}, r"has seeds [1] that this run has not"),
     ({"bits": [16]}, r"has bits [8] that this run has not"),
+    ({"same": {"counts": (1, 2)}}, r"was made with counts [1, 3], this run has [1, 2]"),
     ({"budget": 0.1}, r"another budget (x, epsilon 0.300 (77/255)), this run has 0.100 (26/255)"),
 ])
 def test_only_a_run_of_at_least_as_much_replaces_a_result(tmp_path, capsys, changed, said):
@@ -43,7 +44,7 @@ def test_only_a_run_of_at_least_as_much_replaces_a_result(tmp_path, capsys, chan
     same = {"load": {}, "seeds": [0, 1], "bits": [8, 16], "budget": 0.3}
     common.keep_stored(common.parser("x"), path, **(same | changed))  # nothing there
     cells = [{"bits": bits, "seeds": {"0": 0.1, "1": 0.2}} for bits in (8, 16)]
-    path.write_text(json.dumps({"what": "x, epsilon 0.300 (77/255)", "load": {}, "cells": cells}))
+    path.write_text(json.dumps({"what": "x, epsilon 0.300 (77/255)", "load": {}, "counts": [1, 3], "cells": cells}))
     common.keep_stored(common.parser("x"), path, **same)
     common.keep_stored(common.parser("x"), path, [0, 1, 2], {"cache": "a", "workers": 2}, bits=[8, 16, 24])
     with pytest.raises(SystemExit):

@@ -1,8 +1,11 @@
 """The ε experiment on a tiny folder of images: both meanings, resumed steps, and what the figure draws."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pplkit import budget
 from pplkit.experiments import epsilon, table1
@@ -47,6 +50,17 @@ def test_both_meanings_are_stored_and_agree_where_they_must(arguments, work, tmp
     monkeypatch.setattr(table1, "fit_victim", fails)
     epsilon.main([*arguments, "--out", str(tmp_path)])
     assert json.loads((tmp_path / "epsilon-pictures-fast.json").read_text()) == stored
+    with pytest.raises(SystemExit):
+        epsilon.main([*arguments, "--out", str(tmp_path), "--trained-at", "0.2"])
+    assert "was made with trained_at 0.3, this run has 0.2" in capsys.readouterr().err
+
+
+def test_unchanged_images_do_not_hide_the_psnr_of_the_others():
+    clean = torch.full((3, 1, 12, 12), 100, dtype=torch.uint8)
+    protected = clean.clone()
+    protected[:2] += 3
+    patterns = SimpleNamespace(images={"query": SimpleNamespace(images=clean)}, protect=lambda *_: protected)
+    assert epsilon._quality(patterns, 0.1, "inf")["psnr"] == pytest.approx(20 * math.log10(255 / 3), abs=0.01)
 
 
 def test_a_cell_equals_the_package(arguments, work, tmp_path):

@@ -37,6 +37,14 @@ def test_figure_and_numbers_are_stored(pictures, load_grey, tmp_path, capsys):
     assert cell["psnr"] == pytest.approx(float(quality.psnr(clean, run.protect(clean))), abs=0.05)
     assert (tmp_path / "out" / "pairs-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
     assert "0.300 (77/255): PSNR" in capsys.readouterr().out
+    same = ["--dataset", f"folder:{pictures}", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"),
+            "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):  # would replace the figure of another generator
+        pairs.main([*same, "--trained-at", "0.2", "--epsilons", "0.1", "0.3"])
+    assert "made with generator" in capsys.readouterr().err
+    pairs.main([*same, "--trained-at", "0.3", "--epsilons", "0", "0.1", "0.3"])
+    again = json.loads((tmp_path / "out" / "pairs-pictures-fast.json").read_text())["cells"]
+    assert [cell["psnr"] for cell in again[:3]] == [None] * 3 and again[3:] == stored["cells"]  # nothing changed: infinite
     with pytest.raises(SystemExit):
         pairs.main(["--seeds", "0", "1"])
     assert "--seeds: the figure has one generator, got [0, 1]" in capsys.readouterr().err

@@ -27,6 +27,12 @@ def test_every_pattern_size_and_scenario_is_stored_and_kept(tmp_path, capsys, mo
     monkeypatch.setattr(resizing, "protected", None)  # a second call finds every step done
     resizing.main(asked)
     assert json.loads((tmp_path / "resizing-fashion-mnist-mini-fast.json").read_text()) == stored
+    path = tmp_path / "resizing-fashion-mnist-mini-fast.json"
+    path.write_text(json.dumps({**stored, "counts": [500, 2000]}))
+    with pytest.raises(SystemExit):
+        resizing.main(asked)
+    assert "was made with counts [500, 2000], this run has [20, 40]" in capsys.readouterr().err
+    path.unlink()
     with pytest.raises(TypeError):  # --no-resume works anew
         resizing.main([*asked, "--no-resume"])
 

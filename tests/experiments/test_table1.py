@@ -60,6 +60,19 @@ def test_every_cell_is_stored_with_its_origin_and_a_second_call_only_reads(argum
     assert json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())["cells"] == stored["cells"]
 
 
+def test_a_game_in_other_parts_is_another_one_where_they_matter(arguments, tmp_path):
+    table1.main([*arguments, "--accumulation", "2"])
+    stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
+    assert stored["runs"]["0"]["memory"]["accumulation"] == 2
+    table1.main(arguments)  # two_conv has no batch normalisation: the same game, taken as it is
+    assert json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text()) == stored
+    dataset = arguments[arguments.index("--dataset") + 1]
+    normalised = {"bits": (), "backbone": "mobilenet_v3_small"}
+    table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised)
+    with pytest.raises(ValueError, match="generator.json was computed with other settings .accumulation differ"):
+        table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised, memory={"accumulation": 2})
+
+
 def test_the_seconds_of_a_game_begun_elsewhere_are_unknown(arguments, tmp_path):
     table1.main(arguments)
     next((tmp_path / "work").rglob("generator.json")).unlink()  # as after an interrupted game, or one of another experiment
@@ -205,6 +218,11 @@ def test_unknown_victim_and_missing_epsilon_are_refused():
         table1.configuration("folder:x", 0, regime="scatter")
     assert table1.configuration("cifar10", 0, regime="scatter") == PPLConfig.scatter("cifar10")
     assert table1.configuration("fashion-mnist", 0, 0.15).epsilon == 0.15
+
+
+@pytest.mark.parametrize("typed", ["2", "inf", "1"])
+def test_the_norm_can_be_given_as_typed(typed):
+    assert table1.configuration("fashion-mnist", 0, game=dict([common.setting(f"norm={typed}")])).norm == typed
 
 
 def test_fields_of_the_game_can_be_given(arguments, tmp_path):

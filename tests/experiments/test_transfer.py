@@ -31,6 +31,8 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_
     other = json.loads((tmp_path / "out" / "transfer-pictures-victim7-fast.json").read_text())
     assert other["victims"]["adsh two_conv"]["seed"] == 7 and other["generator"] == stored["generator"]
     assert [row["mAP"] for row in other["cells"]] != [row["mAP"] for row in stored["cells"] if row["network"] == "two_conv"]
+    with pytest.raises(ValueError, match="--victim-seed 1 is the seed of a surrogate, .* those of seed 0 have 0 to 3"):
+        transfer.main([*shared, "--networks", "two_conv", "--victim-seed", "1"])
 
 
 def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
@@ -51,7 +53,7 @@ def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
     assert step["key"]["origin"]["dataset"] == "folder:home" and step["key"]["split"]["dataset"] == "folder:abroad"
     assert step["key"]["epsilon"] == 0.2
     with pytest.raises(ValueError, match="has 3 channels and .* 1: a generator is carried over"):
-        transfer.main([*arguments, "--origin-load", "size=20", "channels=3"])
+        transfer.main([*arguments, "--origin-load", "size=20", "channels=3", "--out", str(tmp_path / "other")])
 
 
 @pytest.mark.parametrize(("backbone", "passes"), [("two_conv", 15), ("dense", 15), ("resnet18", 5), ("resnet18@64", 5),

@@ -92,6 +92,11 @@ def test_itq_is_seeded(images):
     assert not torch.equal(itq(images, 4, 3, seed=5).directions, itq(images, 4, 3, seed=6).directions)
 
 
+def test_directions_lie_where_the_images_do():
+    there = random_projection(torch.zeros(9, 1, 2, 2, dtype=torch.uint8, device="meta"), 3)
+    assert there.mean.device == there.directions.device == torch.device("meta")
+
+
 def test_itq_ranks_better_than_random_directions():
     split = data.load("fashion-mnist-mini")
 

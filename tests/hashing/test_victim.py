@@ -1,5 +1,6 @@
 """What every victim must do: learn, repeat itself, heed each setting, save, load, and refuse bad input."""
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -222,6 +223,24 @@ def test_a_saved_victim_comes_back(method, toy, trained, tmp_path):
             assert torch.equal(loaded.database_codes, trained(method).database_codes)
         else:
             assert loaded.database_codes is None
+
+
+def test_a_victim_of_a_gpu_comes_back_without_one(toy, trained, tmp_path, monkeypatch):
+    victim = copy.copy(trained(DSDH))
+    victim.device = "cuda:1"
+    victim.save(tmp_path / "v.safetensors")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loaded = hashing.load(tmp_path / "v.safetensors")
+    assert torch.equal(loaded.encode(toy[0]), victim.encode(toy[0])) and loaded.settings() == victim.settings()
+    with pytest.raises(ValueError, match="'cuda' asked for"):
+        hashing.load(tmp_path / "v.safetensors", device="cuda")
+
+
+@pytest.mark.filterwarnings("ignore::pplkit.hashing.CollapseWarning")
+def test_a_last_batch_of_one_image_joins_the_one_before():
+    images, labels = torch.randint(0, 256, (33, 3, 16, 16), dtype=torch.uint8), torch.arange(33) % 3
+    victim = DSDH(8, backbone="mobilenet_v3_small", batch_size=32, epochs=1, device="cpu").fit(images, labels, progress=False)
+    assert len(victim.history) == 1  # its last feature map is 1 x 1, and torch normalises no single image
 
 
 def test_database_codes_can_be_left_out(trained, tmp_path):
