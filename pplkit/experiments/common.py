@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -203,6 +204,11 @@ def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi)
     write_bytes(path, png.getvalue())
+
+
+def entitle(figure: Figure, what: str) -> None:
+    """Write above a figure what it shows, in as many lines as that takes."""
+    figure.suptitle(textwrap.fill(what, 110), fontsize=9)
 
 
 def make_victim(method: str, bits: int, seed: int, device: str = "auto", fast: bool = False,

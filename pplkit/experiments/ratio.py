@@ -21,6 +21,7 @@ from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
 from pplkit.experiments.common import (
     add_colour,
+    entitle,
     exact,
     how_run,
     keep_stored,
@@ -120,6 +121,7 @@ def figure(stored: dict) -> Figure:
                     markersize=5, label=scenario)
             ax.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.15)
         ax.set(title=method.upper(), xlabel="share of protected training images", ylim=(0, 1))
+    entitle(drawn, stored["what"])
     axes[0].set_ylabel("mAP, network codes")
     axes[0].legend(ncols=2)
     return drawn

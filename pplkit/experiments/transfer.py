@@ -137,9 +137,10 @@ def figure(stored: dict) -> Figure:
                    edgecolor="white", label=scenario, error_kw={"elinewidth": 1})
         names = [label(network).replace("_", "\n").replace("@", "\n@") for network in networks]
         ax.set_xticks(range(len(networks)), names, fontsize=9)
-        ax.set(title=method.upper(), ylim=(0, 1))
+        ax.set(title=method.upper(), ylim=(0, 1.15), xlabel="the victim's network")
+    common.entitle(drawn, stored["what"])
     axes[0].set_ylabel("mAP, network codes")
-    axes[-1].legend(ncols=2)
+    axes[-1].legend(ncols=4, loc="upper center", fontsize=9)
     return drawn
 
 

@@ -67,7 +67,7 @@ def test_a_game_in_other_parts_is_another_one_where_they_matter(arguments, tmp_p
     table1.main(arguments)  # two_conv has no batch normalisation: the same game, taken as it is
     assert json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text()) == stored
     dataset = arguments[arguments.index("--dataset") + 1]
-    normalised = {"bits": (), "backbone": "mobilenet_v3_small"}
+    normalised = {"bits": (), "backbone": "mobilenet_v3_small", "game": {"code_lengths": (4,), "batch_size": 8}}
     table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised)
     with pytest.raises(ValueError, match="generator.json was computed with other settings .accumulation differ"):
         table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised, memory={"accumulation": 2})
