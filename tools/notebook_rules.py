@@ -228,7 +228,7 @@ def contract_problems(path: Path) -> list[str]:
     if dict(notebook.metadata.get("kernelspec", {})) != KERNELSPEC:
         problems.append(f"kernelspec is {dict(notebook.metadata.get('kernelspec', {}))}, not {KERNELSPEC}")
     for number, cell in numbered:
-        problems += [f"cell {number} {problem}" for problem in cell_output_problems(cell)]
+        problems += [f"cell {number} {problem}" for problem in cell_output_problems(cell) + prediction_problems(cell)]
     for cell in notebook.cells:
         if lost := re.search(r"[\x00-\x08\x0b-\x1f]\w*", cell.source):
             problems.append(f"cell {cell.id} has a control character in {lost[0]!r}: a backslash escape was swallowed")
@@ -245,6 +245,17 @@ def raw_markdown_problems(source: str) -> list[str]:
         if inside and (mark := re.search(r"`|\*\*", line)):
             problems.append(f"shows {mark[0]} as typed in {line[:60]!r}: end the HTML block with an empty line, or use tags")
     return problems
+
+
+def prediction_problems(cell: NotebookNode) -> list[str]:
+    """A stored question of `pplkit.widgets.Predict` that is not the one asked: its output is never compared with a run."""
+    shown = "\n".join(output_texts(cell))
+    for call in ast.walk(ast.parse(cell.source)):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "Predict":
+            asked = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if lost := [text for text in asked if text.strip() not in shown]:
+                return [f"stores another prediction than it asks for: {lost[0]!r} is not shown; run `make refresh`"]
+    return []
 
 
 def cell_output_problems(cell: NotebookNode) -> list[str]:

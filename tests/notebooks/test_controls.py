@@ -141,6 +141,7 @@ class TestContract:
             (lambda nb: nb.metadata.update(widgets={}), "metadata.widgets"),
             (lambda nb: nb.metadata.update(papermill={}), "papermill metadata"),
             (lambda nb: nb.metadata.kernelspec.update(name="my-env"), "kernelspec"),
+            (lambda nb: nb.cells[1].update(source='widgets.Predict("Which?")\nprint(n * 2)'), "'Which?' is not shown"),
             (lambda nb: nb.cells[1].outputs[0].update(text="/home/me/x.npz"), "absolute path '/home/me'"),
             (lambda nb: nb.cells[1].outputs[0].update(text=f"{rules.ROOT}/data"), "absolute path"),
             (lambda nb: nb.cells[1].outputs[0].update(name="stderr"), "stores stderr"),
