@@ -208,7 +208,8 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
                  "scatter": lambda: results.scatter_table(root), "figures": lambda: results.figures_table(root),
                  "speed": lambda: results.speed_table(root),
                  **{name: lambda name=name: results.colour_table(name, root) for name in ("cifar10", "imagenet13")},
-                 "imagenet13 pretrained": lambda: results.colour_table(results.PRETRAINED, root)}
+                 **{name: lambda stored=stored: results.colour_table(stored, root)
+                    for name, stored in results.PRETRAINED.items()}}
     for path, offered in {root / "README.md": in_readme, folder / "README.md": full}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")

@@ -249,6 +249,7 @@ def stored():
     ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
+    ("cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
     ("imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0", "imagenet13", PPLConfig.reference, "0", (16,)),
 ])
 def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regime, seeds, bits):
