@@ -5,16 +5,14 @@ once, with their multiplicity, and there are two ways to count:
 
 - `_cube_counts`, for short codes: all 2^c codes at once, bit by bit. The cost depends on the code length and
   on the number of labels, not on the number of images.
-- `_pair_counts`, for long codes: every query with every image, as machine words.
+- `_pair_counts`, for long codes: a matrix product whose entries are histogram bins.
 
 `distance_counts` takes the cheaper one. Both count integers exactly, so they agree to the last bit.
-Everything runs on the CPU, in memory bounded by `TILE`, `PAIRS` and `ITEMS`, whatever the size of the database.
+Everything runs on the CPU, in memory bounded by `TILE` and `ITEMS`, whatever the size of the database.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +20,8 @@ import torch
 from torch import Tensor
 
 TILE = 1 << 20
-"""Sixteenth of the table entries held at once; `pplkit.retrieval` uses it for its own tables."""
-PAIRS = 1 << 18
-"""Query-database pairs that one thread compares at once: they stay in its cache."""
-ITEMS = 1 << 14
+"""Query-database pairs (or histogram bins) held at once."""
+ITEMS = 1 << 15
 """Database images taken at once."""
 CUBE_BITS = 20
 """Longest code for which all 2^c codes are tabulated."""
@@ -94,15 +90,10 @@ def _groups(words: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _words(bits: Tensor) -> list[Tensor]:
     """Bool rows (N, c) as ceil(c/32) int64 (N,) numbers; bit k of word w is column 32 w + k."""
-    return [torch.from_numpy(word) for word in _machine_words(bits, 4).astype(np.int64)]
-
-
-def _machine_words(bits: Tensor, width: int) -> np.ndarray:
-    """Bool rows (N, c) as unsigned words of `width` bytes, (ceil(c/(8 width)), N), filled up with zeros."""
     packed = np.packbits(bits.numpy(), axis=1, bitorder="little")  # (N, ceil(c/8))
-    padded = np.zeros((len(packed), -(-packed.shape[1] // width) * width), np.uint8)
+    padded = np.zeros((len(packed), -(-packed.shape[1] // 4) * 4), np.uint8)  # (N, 4 ceil(c/32))
     padded[:, : packed.shape[1]] = packed
-    return np.ascontiguousarray(padded.view(f"<u{width}").T)
+    return list(torch.from_numpy(padded.view("<u4").astype(np.int64)).unbind(1))
 
 
 def _label_words(labels: Tensor) -> list[Tensor]:
@@ -154,51 +145,71 @@ def _cube_counts(queries: Coded, database: Coded, weight: Tensor) -> Tensor:
 def _pair_counts(queries: Coded, database: Coded, weight: Tensor | None) -> Tensor:
     """Counts from all query-item pairs: int64 (Q, 2, c+1), all items and relevant ones.
 
-    Codes are compared as machine words: their distance d is the number of ones in the exclusive or. A pair
-    falls into the bin d + (c+1) r of its query, r = 1 if the item is relevant. Some queries are counted at
-    once, by each of as many threads as torch has.
+    The bin of a pair is d + (c+1) s, with d = (c - q.b)/2 its distance and s the number of labels in common.
+    It is the product of the row [-q/2, c/2, (c+1) labels of q] with the column [b, 1, labels of b], so one
+    matrix product gives the bins of all pairs, ready to be counted. Where it pays, two queries share a row:
+    of B bins, row + B row' has the entries bin + B bin', which halves the product and the counting.
     """
     count, bits = queries.codes.shape
-    bins = 2 * (bits + 1)
-    counts = torch.zeros(count, bins, dtype=torch.int64)
-    items = min(ITEMS, len(database.codes))
-    step = max(1, PAIRS // max(items, bins))  # queries at once
-    small = np.uint8 if bins <= 256 else np.int32
-    width = 4 if bits <= 32 else 8
-    ours, theirs = (_machine_words(images.codes > 0, width) for images in (queries, database))
-    our_labels, their_labels = (_label_rows(images.labels) for images in (queries, database))
-    share = np.bitwise_and if queries.labels.ndim == 2 else np.equal
+    counts = torch.zeros(count, 2, bits + 1, dtype=torch.int64)
+    if len(database.codes) == 0:
+        return counts
+    width, most = 0, 1  # multi-hot width; labels that a query and an item can have in common
+    if queries.labels.ndim == 2:
+        width = queries.labels.shape[1]
+        most = max(1, int(torch.minimum(queries.labels.sum(1).max(), database.labels.sum(1).max())))
+    items = max(1, min(ITEMS, len(database.codes), 16 * TILE // (bits + 1 + width)))
+    bins = (bits + 1) * (most + 1)
+    paired = bins * bins <= 2 * items
+    row_bins = bins * bins if paired else bins
+    step = max(1, TILE // max(items, row_bins)) * (2 if paired else 1)  # queries at once
+    dtype = torch.float32 if _products_are_exact() else torch.float64  # entries are integers below 2^21
+    columns = torch.empty(bits + 1 + (width or min(step, count)), items, dtype=dtype)  # (c+1+A, n)
 
-    def count_some(start: int) -> None:
-        rows = slice(start, min(start + step, count))
-        offsets = bins * np.arange(rows.stop - rows.start, dtype=np.int32)[:, None]  # (q, 1)
-        for left in range(0, len(database.codes), items):
-            part = slice(left, left + items)
-            entries = sum(
-                np.bitwise_count(a[rows, None] ^ b[part]).astype(small, copy=False)
-                for a, b in zip(ours, theirs, strict=True)
-            )  # (q, n)
-            relevant = reduce(
-                np.logical_or,
-                (share(a[rows, None], b[part]) for a, b in zip(our_labels, their_labels, strict=True)),
-            )
-            entries += (relevant != 0) * small(bits + 1)
-            entries = torch.from_numpy(entries + offsets).flatten()  # (q n,)
-            weights = None if weight is None else weight[part].double().repeat(len(offsets))
-            histogram = torch.bincount(entries, weights, minlength=len(offsets) * bins)
-            counts[rows] += histogram.view(-1, bins).long()
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for _ in threads.map(count_some, range(0, count if items else 0, step)):
-            pass  # raises what a thread raised
-    counts = counts.view(count, 2, bits + 1)
-    counts[:, 0] += counts[:, 1]
+    for left in range(0, len(database.codes), items):
+        part = database.take(slice(left, left + items))
+        part_weight = None if weight is None else weight[left : left + items].double()  # (n,)
+        columns = columns[:, : len(part.codes)]
+        columns[:bits] = part.codes.T.contiguous()  # (c, n)
+        columns[bits] = 1
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            some = torch.arange(start, stop + (stop - start) % 2 * paired).clamp(max=count - 1)
+            codes, labels = queries.take(some)  # (q, c), an even number if they share rows
+            ours, theirs = _label_columns(labels, part.labels)  # (q, A), (A, n)
+            middle = torch.full((len(codes), 1), bits / 2)
+            rows = torch.cat([codes / -2, middle, (bits + 1) * ours], dim=1).to(dtype)  # (q, c+1+A)
+            if paired:
+                rows = rows[0::2] + bins * rows[1::2]  # (q/2, c+1+A)
+            rows[:, bits] += torch.arange(len(rows)) * row_bins  # each row counts into bins of its own
+            columns[bits + 1 : rows.shape[1]] = theirs
+            entries = (rows @ columns[: rows.shape[1]]).int().flatten()  # (rows n,)
+            repeated = None if part_weight is None else part_weight.repeat(len(rows))  # (rows n,)
+            histogram = torch.bincount(entries, repeated, minlength=len(rows) * row_bins)
+            if paired:
+                histogram = histogram.view(-1, bins, bins)  # (q/2, bin', bin)
+                histogram = torch.stack([histogram.sum(1), histogram.sum(2)], dim=1)  # (q/2, 2, bin)
+            histogram = histogram.view(-1, most + 1, bits + 1)[: stop - start].long()  # (q, s, d)
+            counts[start:stop, 0] += histogram.sum(1)
+            counts[start:stop, 1] += histogram[:, 1:].sum(1)
     return counts
 
 
-def _label_rows(labels: Tensor) -> np.ndarray:
-    """What two images are compared in: int32 (1, N) class numbers, or uint64 (ceil(L/64), N) multi-hot words."""
-    return labels.int().numpy()[None] if labels.ndim == 1 else _machine_words(labels, 8)
+def _products_are_exact() -> bool:
+    """Whether float32 products have float32's precision; False also if torch does not say (newer switches for TF32 in use)."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:
+        return False
+
+
+def _label_columns(query_labels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """0/1 factors (Q, A), (A, n) of the number of labels in common; A: the labels that these queries have."""
+    if labels.ndim == 1:
+        present = query_labels.unique()  # (A,)
+        return query_labels[:, None] == present, present[:, None] == labels
+    present = query_labels.any(0)  # (L,)
+    return query_labels[:, present], labels[:, present].T
 
 
 def check_images(
