@@ -239,7 +239,7 @@ SHALLOW = ("two_conv", "dense")
 # Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass of ResNet-18 costs
 # over a hundred times more; one of a MobileNet is cheaper.
 DEEP_PASSES = 5
-FINE_TUNING_RATE = 2e-4  # from trained weights, which 1e-3 would first undo
+FINE_TUNING_RATE = 2e-4  # from trained weights: smaller steps, as is usual; not compared with 1e-3
 PASSES = dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"), 10)
 
 
