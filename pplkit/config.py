@@ -1,11 +1,11 @@
 """The settings of the game: `PPLConfig`, its presets, and the choices the paper leaves open."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pplkit import backbones, budget, losses
+from pplkit.preconditions import check_whole, is_finite, is_number, is_whole
 
 PAPER_BACKBONE = {"cifar10": "resnet50", "imagenet13": "resnet50", "fashion-mnist": "two_conv"}
 PAPER = {"cifar10": (0.1, 32, 500), "imagenet13": (0.032, 32, 500), "fashion-mnist": (0.3, 512, 1000)}  # ε, m, t
@@ -106,19 +106,18 @@ class PPLConfig:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
         for name, least in {"warmup_steps": 0, "steps": 0, "batch_size": 2, "refresh_every": 0, "seed": 0,
                             "checkpoint_every": 1}.items():
-            if not _is_whole(getattr(self, name), least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
+            check_whole(getattr(self, name), name, least)
         for name in ("code_lengths", *(("widths",) if self.widths is not None else ())):
             values = getattr(self, name)
-            if not isinstance(values, (tuple, list)) or not values or not all(_is_whole(value, 1) for value in values):
+            if not isinstance(values, (tuple, list)) or not values or not all(is_whole(value, 1) for value in values):
                 raise ValueError(f"{name} must be whole numbers of at least 1, got {values!r}")
         for name in ("alpha", "beta", "gamma", "affinity", "clean", "warmup_learning_rate", "generator_learning_rate"):
-            if not _is_number(getattr(self, name)):
+            if not is_number(getattr(self, name)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
-        each = {"surrogate_learning_rate": (_is_number, "finite number of at least 0"),
-                "generator_affinity": (_is_finite, "finite number"),
-                "reverse_scale": (_is_number, "finite number of at least 0"),
-                "restart_every": (_is_count, "whole number of at least 0"),
+        each = {"surrogate_learning_rate": (is_number, "finite number of at least 0"),
+                "generator_affinity": (is_finite, "finite number"),
+                "reverse_scale": (is_number, "finite number of at least 0"),
+                "restart_every": (is_whole, "whole number of at least 0"),
                 "surrogate_objective": (OBJECTIVES.__contains__, f"of {list(OBJECTIVES)}")}
         for name, (accepted, what) in each.items():
             values = self.per_surrogate(name)
@@ -127,7 +126,7 @@ class PPLConfig:
                                  f"got {getattr(self, name)!r}")
         if self.affinity == 0 and "affinity" in self.per_surrogate("surrogate_objective"):
             raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
-        if not _is_number(self.generator_average) or self.generator_average >= 1:
+        if not is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
 
     def per_surrogate(self, name: str) -> tuple:
@@ -210,22 +209,6 @@ SCATTER = {"code_lengths": (8,) * 6, "surrogate_objective": ("both",) * 4 + ("af
            "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,) * 2, "generator_affinity": (-5.0,) * 4 + (20.0,) * 2,
            "reverse_scale": (1.0,) * 4 + (0.0,) * 2, "restart_every": (0,) * 4 + (100,) * 2, "generator_schedule": "cosine",
            "steps": 2400}
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_count(value: object) -> bool:
-    return _is_whole(value, 0)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_number(value: object) -> bool:
-    return _is_finite(value) and value >= 0
 
 
 KERNELS: dict[str, Callable[[int], losses.Kernel]] = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pplkit import colour_sources, decoding, sources
+from pplkit.preconditions import is_whole
 from pplkit.splits import (
     ImageSet,
     RetrievalSplit,
@@ -322,5 +323,5 @@ def _check_form(size: int | tuple[int, int], channels: int) -> tuple[int, int]:
 
 def _check_counts(counts: dict[str, object]) -> None:
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not is_whole(count, 1):
             raise ValueError(f"{name} must be a whole number of images, at least 1, got {count!r}")

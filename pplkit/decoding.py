@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pplkit.preconditions import check_whole
 from pplkit.storage import save_json
 
 BATCH = 64  # files that a worker hands over at a time
@@ -151,8 +152,7 @@ def read_images(files: Sequence[ImageFile], size: tuple[int, int], channels: int
         ValueError: unreadable images (the first ten are named); a bad number of workers.
         OSError: the cache folder cannot be written.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise ValueError(f"workers must be a whole number of at least 0, got {workers!r}")
+    check_whole(workers, "workers", 0)
     shape = (len(files), channels, *size)
     if cache is None:
         images = torch.empty(shape, dtype=torch.uint8)  # (N, C, H, W)

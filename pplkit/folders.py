@@ -24,6 +24,7 @@ import torch
 from pplkit import budget, photos
 from pplkit.generator import PerturbationGenerator
 from pplkit.photos import Picture
+from pplkit.preconditions import check_whole
 from pplkit.progress import progress_bar
 from pplkit.sources import DESKTOP_FILES
 from pplkit.storage import write_bytes
@@ -105,8 +106,7 @@ def protect_folder(source: str | Path, target: str | Path, generator: Perturbati
         FileNotFoundError, ValueError: no such folder, folders inside one another, bad setting, a report that is not ours.
     """
     source, target, report = _check_places(source, target, report, force)
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
+    check_whole(workers, "workers")
     budget.perturbation(torch.zeros(1, 1, 1, 1), epsilon, norm)  # refuses a bad budget before anything is written
     known = _read_report(report)
     names, failed = list_files(source)

@@ -17,6 +17,7 @@ from pplkit import device as devices
 from pplkit.config import KERNELS, PPLConfig
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import HashingNetwork, build, image_form
+from pplkit.preconditions import check_whole
 from pplkit.processes import Processes
 
 TERMS = ("affinity", "domain", "similarity", "matching", "clean")
@@ -40,8 +41,7 @@ class Game:
     def __post_init__(self) -> None:
         config, device = self.config, self.images.device
         self.processes.check_batch(min(config.batch_size, len(self.images)))
-        if isinstance(self.accumulation, bool) or not isinstance(self.accumulation, int) or self.accumulation < 1:
-            raise ValueError(f"accumulation must be a whole number of at least 1, got {self.accumulation!r}")
+        check_whole(self.accumulation, "accumulation")
         channels, size = image_form(self.images)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)

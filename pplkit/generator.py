@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pplkit.preconditions import is_whole
 from pplkit.storage import read_tensors, save_tensors
 
 GREY_WIDTHS = (16, 32, 64, 128)
@@ -31,7 +32,7 @@ class PerturbationGenerator(nn.Module):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
         self.channels = channels
         self.widths = tuple(widths or (GREY_WIDTHS if channels == 1 else COLOUR_WIDTHS))
-        if any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in self.widths):
+        if not all(is_whole(width, 1) for width in self.widths):
             raise ValueError(f"widths must be whole numbers of at least 1, got {widths!r}")
         down = (channels, *self.widths)
         up = tuple(reversed(self.widths))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pplkit import storage
+from pplkit.preconditions import check_whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,8 +157,7 @@ class RetrievalSplit:
         """
         train_labels = self.train.labels.cpu()
         present = train_labels.unique()  # (K,) class numbers
-        if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
-            raise ValueError(f"queries must be an int >= 1, got {queries!r}")
+        check_whole(queries, "queries")
         wanted = dict.fromkeys(range(len(self.classes)), 0)
         for rank, label in enumerate(present.tolist()):
             wanted[label] = queries // len(present) + (rank < queries % len(present))

@@ -155,7 +155,7 @@ def test_validation_takes_queries_out_of_train_and_database():
 
 @pytest.mark.parametrize("queries", [0, -1, 2.5, True, "10"])
 def test_validation_bad_count(queries):
-    with pytest.raises(ValueError, match="queries must be an int >= 1, got"):
+    with pytest.raises(ValueError, match="queries must be a whole number of at least 1, got"):
         hand_split().validation(queries=queries)
 
 

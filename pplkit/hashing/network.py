@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from pplkit import backbones
 from pplkit.budget import check_images, to_float
+from pplkit.preconditions import check_whole
 
 
 def sign(relaxed_codes: Tensor) -> Tensor:
@@ -41,8 +42,7 @@ class HashingNetwork(nn.Module):
 
     def __init__(self, backbone: nn.Module, bits: int):
         super().__init__()
-        if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
-            raise ValueError(f"bits (code length) must be a whole number of at least 1, got {bits!r}")
+        check_whole(bits, "bits (code length)")
         self.bits = bits
         self.image_form: tuple[int, int] | None = None  # (channels, size), set by `build`
         self.backbone = backbone
@@ -73,8 +73,7 @@ class HashingNetwork(nn.Module):
         Raises:
             ValueError: not uint8 (N, C, H, W), or of another form than the network was built for; a batch size below 1.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        check_whole(batch_size, "batch_size")
         form = image_form(images)
         if self.image_form not in (None, form):
             raise ValueError(f"this network takes images of (channels, size) = {self.image_form}, got {form}")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pplkit.budget import check_images, to_float
 from pplkit.hashing.network import sign
+from pplkit.preconditions import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +138,7 @@ def itq(images: Tensor, bits: int, iterations: int = 50, seed: int = 0) -> Linea
     Raises:
         ValueError: as `principal_components`, or iterations below 1.
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations must be a whole number of at least 1, got {iterations!r}")
+    check_whole(iterations, "iterations")
     components = principal_components(images, bits)
     projected = components.project(images).double()  # V (N, c)
     projected = projected / projected.square().mean().sqrt()
@@ -159,6 +159,5 @@ def _mean(images: Tensor, bits: int) -> Tensor:
     check_images(images)
     if len(images) == 0:
         raise ValueError("images is empty; at least one image is needed")
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
-        raise ValueError(f"bits (code length) must be a whole number of at least 1, got {bits!r}")
+    check_whole(bits, "bits (code length)")
     return to_float(images).flatten(1).mean(0)

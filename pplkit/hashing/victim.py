@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from pplkit import device as devices
 from pplkit.budget import to_float
 from pplkit.hashing.network import HashingNetwork, build, image_form
+from pplkit.preconditions import check_whole, is_number
 from pplkit.progress import progress_bar
 from pplkit.storage import read_tensors, save_tensors
 
@@ -37,10 +38,6 @@ def check_labels(labels: Tensor, name: str = "labels", count: int | None = None)
 def form(value: object) -> str:
     """What an error says of a value: dtype and shape of a tensor, else its type."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 @dataclass(eq=False)
@@ -77,11 +74,9 @@ class Victim:
 
     def __post_init__(self) -> None:
         for name in ("bits", "batch_size", "epochs", "outer_epochs", "inner_epochs", "sample_size", "sweeps", "seed"):
-            value, least = getattr(self, name, 1), 0 if name == "seed" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            check_whole(getattr(self, name, 1), name, 0 if name == "seed" else 1)
         for name in ("weight_decay", "gamma", "alpha", "eta", "mu", "nu"):
-            if not _is_number(value := getattr(self, name, 0)):
+            if not is_number(value := getattr(self, name, 0)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {value!r}")
         for name, choices in {"flip": (True, False), "balanced": (True, False), "autocast": (None, True, False)}.items():
             value = getattr(self, name, False)
@@ -89,7 +84,7 @@ class Victim:
                 raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule must be 'cosine' or 'constant', got {self.schedule!r}")
-        if not _is_number(self.learning_rate) or self.learning_rate == 0:
+        if not is_number(self.learning_rate) or self.learning_rate == 0:
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
 
     def fit(self, images: Tensor, labels: Tensor, *, progress: bool = True) -> "Victim":
