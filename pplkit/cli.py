@@ -169,6 +169,8 @@ def load_generator(asked: argparse.Namespace) -> tuple[PerturbationGenerator, fl
 
 def run_train(asked: argparse.Namespace) -> int:
     """`pplkit train`: exit status."""
+    if asked.output.is_dir():
+        raise IsADirectoryError(f"{asked.output} is a folder: GENERATOR is a file to write")
     if asked.output.exists() and not asked.force:
         raise FileExistsError(f"{asked.output} exists: --force overwrites it")
     if asked.epsilon is None and asked.dataset.startswith("folder:"):
@@ -256,8 +258,12 @@ def run_evaluate(asked: argparse.Namespace) -> int:
     path = asked.json or folder.with_name(f"{folder.name}-evaluation.json")
     if path.exists() and not asked.force:
         raise FileExistsError(f"{path} exists: --force overwrites it, --json names another file")
-    if asked.protected is not None and asked.generator is not None:
-        raise ValueError("--protected has pictures that are protected already: leave --generator out")
+    if not os.access(next(place for place in path.absolute().parents if place.exists()), os.W_OK):  # training comes first
+        raise PermissionError(f"cannot write {path}: --json names another file")
+    if asked.protected is not None:
+        for option in ("generator", "epsilon", "norm"):
+            if getattr(asked, option) is not None:
+                raise ValueError(f"--protected has pictures that are protected already: leave --{option} out")
     generator, budget, norm = (None, None, "inf") if asked.protected is not None else load_generator(asked)
     channels = asked.channels or (generator.channels if generator is not None else 3)
     protected = asked.protected.expanduser().resolve() if asked.protected is not None else None
@@ -267,8 +273,8 @@ def run_evaluate(asked: argparse.Namespace) -> int:
                              channels=channels, query_share=asked.query_share, train_share=asked.train_share)
     protection = {"protected": protected.name} if protected is not None else {
         "generator": asked.generator, "epsilon": budget, "norm": norm}
-    save_json(path, {"folder": folder.name, **protection, "fast": asked.fast, **result})
     print(table(result["rows"]))
+    save_json(path, {"folder": folder.name, **protection, "fast": asked.fast, **result})
     print(f"written: {path}")
     return DONE
 
@@ -302,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pplkit {asked.command}: {_memory_help(asked)}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:
-        print(f"pplkit {asked.command}: interrupted; the same command goes on from here", file=sys.stderr)
+        then = "nothing was kept" if asked.command == "evaluate" else "the same command goes on from here"
+        print(f"pplkit {asked.command}: interrupted; {then}", file=sys.stderr)
         return INTERRUPTED
 
 

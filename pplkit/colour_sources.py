@@ -96,7 +96,8 @@ def _read_cifar10_batches(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarra
     try:
         parts = {part: CIFAR10(str(folder), train=part == "train", download=False) for part in CIFAR10_COUNTS}
     except RuntimeError as error:
-        raise ValueError(f"{folder / 'cifar-10-batches-py'} is incomplete or damaged (torchvision: {error})") from error
+        raise ValueError(f"{folder / 'cifar-10-batches-py'} is incomplete or damaged: remove the folder, then download=True "
+                         f"fetches it again (torchvision: {error})") from error
     return {part: (data.data.transpose(0, 3, 1, 2), np.array(data.targets)) for part, data in parts.items()}
 
 

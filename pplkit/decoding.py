@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pplkit.preconditions import check_whole
-from pplkit.storage import save_json
+from pplkit.storage import reserve, save_json
 
 BATCH = 64  # files that a worker hands over at a time
 NAMED = 10  # files that one message names
-NOT_READ = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG")  # EPS: its reader starts another program; Pillow only recognises the others
+# EPS: its reader starts another program; IPTC: it opens what is inside, of any format; Pillow only recognises the others
+NOT_READ = ("EPS", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG")
+BITS_PER_SAMPLE = 258  # a TIFF tag: 12-bit values lie in 16 bits and are not scaled
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 0..65535
 
 
@@ -43,14 +46,20 @@ def suffixes() -> set[str]:
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """Decoded; 16-bit grey as mode "L" (v / 257, rounded). Raises ValueError where the range of the values is unknown."""
+    """Decoded; grey of 9 to 16 bits as mode "L" (255 v / highest value, rounded), or "LA" if one value stands for transparent.
+    Raises ValueError where the range of the values is unknown.
+    """
     image.load()
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS)
     if image.mode.startswith(("I", "F")) and not sixteen:
         raise ValueError(f"mode {image.mode!r} has more than 16 bits per pixel; save it with 8 or 16")
     if not sixteen:
         return image
-    reduced = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if image.format == "TIFF" else 16  # the others are scaled by Pillow
+    values, highest = np.asarray(image).astype(np.int64), 2**bits - 1  # (H, W)
+    reduced = Image.fromarray(((510 * values + highest) // (2 * highest)).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        reduced.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     reduced.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
     return reduced
 
@@ -143,7 +152,7 @@ def read_images(files: Sequence[ImageFile], size: tuple[int, int], channels: int
         channels: 1 or 3.
         workers: processes that decode; 0: this one.
         cache: folder for the decoded pixels, for sets beyond memory: they are written there once, the next call with the same
-            files (name, size, time of change) only opens them, and the tensor is mapped from disk, read as it is used.
+            files (path, size, times of change) only opens them, and the tensor is mapped from disk, read as it is used.
 
     Returns:
         images uint8 (N, C, H, W), and the sha256 of each file's content.
@@ -161,18 +170,19 @@ def read_images(files: Sequence[ImageFile], size: tuple[int, int], channels: int
     pixels, note = folder / f"{key}.uint8", folder / f"{key}.json"
     if not note.is_file() or not pixels.is_file() or pixels.stat().st_size != math.prod(shape):
         folder.mkdir(parents=True, exist_ok=True)
-        note.unlink(missing_ok=True)
-        partial = folder / f"{key}.{os.getpid()}.partial"
+        handle, partial = tempfile.mkstemp(".partial", f"{key}.", folder)
         try:
+            with os.fdopen(handle, "r+b") as file:
+                reserve(file.fileno(), math.prod(shape))
             digests = _fill(_mapped(partial, shape, writable=True), files, workers)
             os.replace(partial, pixels)
         finally:
-            partial.unlink(missing_ok=True)
+            Path(partial).unlink(missing_ok=True)
         save_json(note, {"shape": list(shape), "files": digests})
     return _mapped(pixels, shape, writable=False), json.loads(note.read_text())["files"]
 
 
-def _mapped(path: Path, shape: tuple[int, ...], writable: bool) -> Tensor:
+def _mapped(path: str | Path, shape: tuple[int, ...], writable: bool) -> Tensor:
     """A file as a tensor. Not writable: changes of the tensor stay in memory, the file keeps its pixels."""
     return torch.from_file(str(path), shared=writable, size=math.prod(shape), dtype=torch.uint8).view(shape)
 
@@ -181,7 +191,8 @@ def _key(files: Sequence[ImageFile], shape: tuple[int, ...]) -> str:
     digest = hashlib.sha256(repr(shape).encode())
     for file in files:
         state = file.path.stat()
-        digest.update(repr((file.name, file.offset, file.length, state.st_size, state.st_mtime_ns)).encode())
+        place = (str(file.path.resolve()), file.name, file.offset, file.length)
+        digest.update(repr((*place, state.st_size, state.st_mtime_ns, state.st_ctime_ns)).encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
@@ -205,5 +216,5 @@ def files_digest(files: Sequence[ImageFile], digests: Sequence[str]) -> str:
     """One sha256 over the files' names and contents, in the order given."""
     total = hashlib.sha256()
     for file, digest in zip(files, digests, strict=True):
-        total.update(f"{file.name}\0{digest}\n".encode())
+        total.update(f"{file.name}\0{digest}\n".encode(errors="surrogateescape"))
     return total.hexdigest()

@@ -10,18 +10,15 @@ import hashlib
 import io
 import math
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from pplkit import budget, photos
+from pplkit import budget, locks, photos
+from pplkit.decoding import suffixes
 from pplkit.generator import PerturbationGenerator
 from pplkit.photos import Picture
 from pplkit.preconditions import check_whole
@@ -29,15 +26,9 @@ from pplkit.progress import progress_bar
 from pplkit.sources import DESKTOP_FILES
 from pplkit.storage import write_bytes
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing tells a killed run's folder from a live one's, so all stay
-    fcntl = None
-
 FIELDS = ("file", "status", "output", "width", "height", "channels", "alpha", "l_inf", "psnr", "ssim", "epsilon", "norm",
           "pattern_size", "generator", "source_sha256", "output_sha256", "note")
 SETTINGS = ("epsilon", "norm", "pattern_size", "generator")
-SCRATCH = ".pplkit-"  # what the name of a run's temporary folder begins with
 Row = dict[str, str]
 
 
@@ -49,7 +40,7 @@ class FolderResult:
         protected: number of pictures protected now.
         kept: number found done by an earlier run.
         failed: file (relative to the input folder) -> why it has no protected copy.
-        notes: file -> what its protected copy lacks (frames of an animation).
+        notes: file -> what its protected copy lacks (frames of an animation, bits, a colour profile).
         report: the CSV file.
     """
 
@@ -104,19 +95,28 @@ def protect_folder(source: str | Path, target: str | Path, generator: Perturbati
 
     Raises:
         FileNotFoundError, ValueError: no such folder, folders inside one another, bad setting, a report that is not ours.
+        BlockingIOError: another call is writing to `target` (where the system has locks).
     """
     source, target, report = _check_places(source, target, report, force)
     check_whole(workers, "workers")
     budget.perturbation(torch.zeros(1, 1, 1, 1), epsilon, norm)  # refuses a bad budget before anything is written
+    target.mkdir(parents=True, exist_ok=True)
+    with locks.alone(target):
+        return _protect(source, target, generator, epsilon, norm, pattern_size, max_pixels, workers, force, report, progress)
+
+
+def _protect(source: Path, target: Path, generator: PerturbationGenerator, epsilon: float, norm: str | float,
+             pattern_size: int | None, max_pixels: int, workers: int, force: bool, report: Path,
+             progress: bool) -> FolderResult:
+    """`protect_folder` after its checks."""
     known = _read_report(report)
     names, failed = list_files(source)
     outputs = {name: Path(name).with_suffix(".png").as_posix() for name in names}
     failed |= _clashes(outputs)
-    target.mkdir(parents=True, exist_ok=True)
     rows = {name: row for name, row in known.items()
             if name in outputs or name in failed or any(str(folder) in failed for folder in Path(name).parents)}
     counts = {"protected": 0, "kept": 0}
-    with _scratch(target) as scratch:
+    with locks.scratch(target) as scratch:
         generator = generator.eval().to(memory_format=torch.channels_last)  # a third faster
         run = _Run(source, target, scratch, generator, float(epsilon),
                    "inf" if norm in ("inf", math.inf) else str(norm), pattern_size, max_pixels, force, known)
@@ -207,59 +207,22 @@ def _check_places(source: str | Path, target: str | Path, report: str | Path | N
     return source, target, report
 
 
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """A temporary folder in `target`, locked while it is in use: the system ends the lock with the process, however that ends.
-
-    First those that killed runs left are removed: folders that nobody has locked and that hold only our temporary pictures.
-    """
-    for left in target.glob(f"{SCRATCH}*"):
-        if not left.is_symlink() and left.is_dir() and (lock := _lock(left)) is not None:
-            if _is_ours(left):
-                shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
-    made = Path(tempfile.mkdtemp(dir=target, prefix=f".new{SCRATCH}"))
-    lock = _lock(made)
-    try:
-        made = made.rename(target / made.name.removeprefix(".new"))  # locked first: others look for this name
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _is_ours(folder: Path) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return all(re.fullmatch(r"\d+\.png", entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
-    except OSError:  # gone meanwhile
-        return False
-
-
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the lock of `folder` until it is closed; None: another one has it, or there are no locks."""
-    if fcntl is None:
-        return None
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # gone, or somebody else's
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
-
-
 def _clashes(outputs: dict[str, str]) -> dict[str, str]:
-    """Files whose outputs would be one file, also on a disk that does not tell capital letters apart."""
+    """Files whose outputs would be one file, also on a disk that does not tell capital letters apart.
+
+    Beside one picture, as its suffix says, only the others are refused: cameras put files like IMG_1.xmp beside IMG_1.jpg.
+    """
     same: dict[str, list[str]] = {}
     for name, output in outputs.items():
         same.setdefault(output.casefold(), []).append(name)
-    return {name: f"would share its output with {', '.join(set(names) - {name})}: rename one of them"
-            for names in same.values() if len(names) > 1 for name in names}
+    accepted, refused = suffixes(), {}
+    for names in same.values():
+        pictures = [name for name in names if Path(name).suffix.lower() in accepted]
+        for name in names:
+            if len(names) > 1 and [name] != pictures:
+                others = ", ".join(sorted(set(names) - {name}))
+                refused[name] = f"would share its output with {others}: rename one of them"
+    return refused
 
 
 def _in_parallel(run: _Run, names: list[str], outputs: dict[str, str],
@@ -329,9 +292,10 @@ def _publish(run: _Run, temporary: Path, row: Row, journal: io.TextIOBase) -> Ro
     """Note the row, then move the picture to its place in one step; the row comes back, failed if that was not possible."""
     place = run.target / row["output"]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.parent.resolve().is_relative_to(run.target):
+        there = next(folder for folder in place.parents if folder.exists())
+        if not there.resolve().is_relative_to(run.target):
             raise PermissionError(f"{place.parent} is a link that leads out of {run.target}")
+        place.parent.mkdir(parents=True, exist_ok=True)
         journal.write(_lines([row]))
         journal.flush()
         if run.force:

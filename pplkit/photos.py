@@ -80,7 +80,8 @@ _pillow_limit = _PillowLimit()
 def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read any picture that Pillow reads: turned upright (EXIF), grey stays grey, all else becomes RGB; alpha is kept.
 
-    16-bit grey is brought to 8 bits (v / 257, rounded); of an animation the first frame is taken, and `note` says so.
+    16-bit grey is brought to 8 bits (v / 257, rounded); of an animation the first frame is taken. `note` says so, and that CMYK
+    was converted without its colour profile.
 
     Args:
         path: the file, or one that is open for reading.
@@ -95,7 +96,8 @@ def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> P
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the {max_pixels} allowed; "
                                  "raise the limit if the file is trusted")
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # phones append a preview to an MPO
-            note = f"first of {frames} frames" if frames > 1 else ""
+            lost = {f"first of {frames} frames": frames > 1, "more than 8 bits brought to 8": image.mode.startswith("I"),
+                    "CMYK converted without its colour profile": image.mode == "CMYK" and "icc_profile" in image.info}
             profile = image.info.get("icc_profile")
             upright = ImageOps.exif_transpose(eight_bits(image))
             grey = upright.mode in GREY_MODES
@@ -111,7 +113,8 @@ def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> P
     pixels = torch.from_numpy(values[None, ..., :channels].transpose(0, 3, 1, 2).copy())  # (1, C, H, W)
     alpha = torch.from_numpy(values[..., -1].copy()) if transparent else None  # (H, W)
     space = {1: b"GRAY", 3: b"RGB "}[channels]
-    return Picture(pixels, alpha, profile if profile and profile[16:20] == space else None, note)
+    return Picture(pixels, alpha, profile if profile and profile[16:20] == space else None,
+                   "; ".join(what for what, so in lost.items() if so))
 
 
 def write_picture(picture: Picture, path: str | Path, compress_level: int = 3) -> None:

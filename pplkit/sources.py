@@ -197,7 +197,8 @@ def read_mini(path: Path, sha256: str) -> dict[str, np.ndarray]:
 
 
 def list_folder(path: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
-    """The class folders below ``path`` and their image files, sorted by name.
+    """The class folders below ``path`` and their image files, sorted by name (without its suffix, so that the copy that
+    `pplkit protect` makes comes in the same order).
 
     Returns:
         class names, image files (grouped by class), class number of each file.
@@ -224,7 +225,7 @@ def list_folder(path: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
     files, labels, others = [], [], []
     for label, folder in enumerate(folders):
         images = [
-            file for file in sorted(folder.iterdir())
+            file for file in sorted(folder.iterdir(), key=lambda file: (file.with_suffix(""), file.suffix))
             if not file.name.startswith(".") and file.name.lower() not in DESKTOP_FILES
         ]  # fmt: skip
         others += [file for file in images if not file.is_file() or file.suffix.lower() not in accepted]

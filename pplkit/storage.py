@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -21,16 +22,15 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -67,9 +67,18 @@ def scratch(shape: tuple[int, ...], folder: str | Path) -> Tensor:
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".pplkit-") as file:
-        if hasattr(os, "posix_fallocate") and math.prod(shape):  # a disk that fills up later would kill the process
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        reserve(file.fileno(), math.prod(shape))
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Take `size` bytes of the disk for an open file that will be mapped: a disk that fills up later would kill the process.
+
+    Raises:
+        OSError: there is not enough room (where the system can tell).
+    """
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(descriptor, 0, size)
 
 
 def save_json(path: str | Path, content: object) -> None:

@@ -171,6 +171,18 @@ def test_evaluate_prints_a_table_and_stores_it(photos, tmp_path, generator, caps
     assert cli.main(words) == cli.WRONG_USE and "--force overwrites it" in capsys.readouterr().err
 
 
+def test_what_ends_evaluate_is_said_before_the_training_or_of_it(photos, tmp_path, generator, monkeypatch, capsys):
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "evaluate_folder", stop)
+    words = ["evaluate", str(photos), "--generator", str(generator), "--json", str(tmp_path / "new" / "result.json")]
+    assert cli.main(words) == cli.INTERRUPTED and "interrupted; nothing was kept" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)
+    assert cli.main(words) == cli.WRONG_USE
+    assert f"cannot write {tmp_path / 'new' / 'result.json'}: --json names another file" in capsys.readouterr().err
+
+
 def test_evaluate_takes_the_folder_that_protect_wrote(photos, tmp_path, capsys):
     out = str(tmp_path / "out")
     assert cli.main(["protect", str(photos), out, "--generator", "pretrained", "--epsilon", "0.3", "--quiet"]) == cli.DONE
@@ -182,7 +194,10 @@ def test_evaluate_takes_the_folder_that_protect_wrote(photos, tmp_path, capsys):
     (tmp_path / "out" / "class1" / "3.png").unlink()
     assert cli.main([*words, "--force"]) == cli.WRONG_USE
     assert "1 names differ, the first is 'class1/3'" in capsys.readouterr().err
-    assert cli.main([*words, "--force", "--generator", "pretrained"]) == cli.WRONG_USE
+    capsys.readouterr()
+    for option, value in {"--generator": "pretrained", "--epsilon": "0.1", "--norm": "2"}.items():  # would not be looked at
+        assert cli.main([*words, "--force", option, value]) == cli.WRONG_USE
+        assert f"protected already: leave {option} out" in capsys.readouterr().err
 
 
 def test_evaluate_takes_the_formats_that_protect_takes(tmp_path, capsys):
@@ -244,6 +259,11 @@ def test_train_writes_a_generator_that_protect_takes(photos, tmp_path, capsys):
     assert cli.main(train_words(photos, tmp_path / "x")) == cli.WRONG_USE
     said = capsys.readouterr().err
     assert "no epsilon for" in said and "give --epsilon" in said and "epsilon=" not in said
+
+
+def test_train_does_not_write_onto_a_folder(photos, tmp_path, capsys):
+    assert cli.main(train_words(photos, tmp_path, "--epsilon", "0.1", "--force")) == cli.WRONG_USE
+    assert f"{tmp_path} is a folder: GENERATOR is a file to write" in capsys.readouterr().err
 
 
 def test_train_passes_on_what_saves_memory_and_time(photos, tmp_path, monkeypatch):

@@ -177,7 +177,7 @@ def test_pickles_that_are_not_the_published_ones_are_not_opened(cifar10, tmp_pat
             return os.mkdir, (str(tmp_path / "owned"),)
 
     (root / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ValueError, match="incomplete or damaged"):
+    with pytest.raises(ValueError, match="incomplete or damaged: remove the folder, then download=True"):
         load("cifar10", root, **SMALL)
     np.savez(tmp_path / "labels.npz", y_train=np.array([Trap()], dtype=object), y_test=np.zeros(6))
     with pytest.raises(ValueError, match="allow_pickle"):

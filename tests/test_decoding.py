@@ -1,6 +1,11 @@
 """pplkit.decoding: the same pixels whoever decodes them and wherever they are kept."""
 
+import errno
 import hashlib
+import io
+import os
+import struct
+import sys
 import time
 
 import numpy as np
@@ -99,6 +104,68 @@ def test_no_file_starts_another_program(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n")
     with pytest.raises(ValueError, match="a.png: cannot identify image file: it is in no format"):
         read_images([ImageFile("a.png", tmp_path / "a.png")], (2, 2), 1)
+
+
+def test_what_hides_in_another_format_starts_no_program_either(monkeypatch):
+    """Pillow's reader of IPTC opens the picture inside, whatever its format."""
+    def field(record: int, number: int, content: bytes) -> bytes:
+        return bytes([0x1C, record, number]) + len(content).to_bytes(2, "big") + content
+
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    content = b"".join([field(3, 60, b"\3\1"), field(3, 20, b"\0\x08"), field(3, 30, b"\0\x08"), field(3, 120, b"\5"),
+                        field(8, 10, eps), b"\0" * 5])
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: (started.append(1), Image.new("RGB", (8, 8)).im)[1])
+    for read in (lambda: decoding.decode("a.jpg", content, (8, 8), 3), lambda: read_picture(io.BytesIO(content))):
+        with pytest.raises(ValueError, match="it is in no format that is read here"):
+            read()
+    assert started == []
+
+
+def twelve_bit_tiff(values: list[int]) -> bytes:
+    """One row of grey values, an even number of them, packed as 12 bits each."""
+    strip = int("".join(f"{value:012b}" for value in values), 2).to_bytes(len(values) * 3 // 2, "big")
+    tags = {256: len(values), 257: 1, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: len(strip)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + strip
+
+
+def test_twelve_bits_become_eight():
+    read = read_picture(io.BytesIO(twelve_bit_tiff([0, 1024, 2048, 4095])))
+    assert read.pixels.flatten().tolist() == [0, 64, 128, 255] and read.note == "more than 8 bits brought to 8"
+
+
+def test_two_folders_of_equal_names_sizes_and_times_have_caches_of_their_own(tmp_path):
+    files = []
+    for folder, value in (("a", 10), ("b", 200)):
+        path = tmp_path / folder / "1.bmp"
+        path.parent.mkdir()
+        Image.new("L", (4, 4), value).save(path)
+        os.utime(path, (1e9, 1e9))
+        files.append(ImageFile("cat/1.bmp", path))
+    found = [int(read_images([file], (4, 4), 1, cache=tmp_path / "cache")[0].unique()) for file in files]
+    assert found == [10, 200]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve space")
+def test_a_full_disk_is_an_error_and_leaves_no_part_of_a_cache(files, tmp_path, monkeypatch):
+    def full(descriptor, start, size):
+        raise OSError(errno.ENOSPC, f"No space left on device for {size} bytes")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device for 480 bytes"):
+        read_images(files, (8, 6), 1, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are Unicode")
+def test_names_that_are_no_unicode_are_digested(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("L", (4, 4)).save(tmp_path / name)
+    file = ImageFile(name, tmp_path / name)
+    _, digests = read_images([file], (4, 4), 1, cache=tmp_path / "cache")
+    assert decoding.files_digest([file], digests) != decoding.files_digest([ImageFile("cafe.png", file.path)], digests)
 
 
 def test_suffixes_are_those_of_the_formats_that_are_read():

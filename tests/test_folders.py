@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pplkit import budget, folders, photos, quality
+from pplkit import budget, folders, locks, photos, quality
 from pplkit.folders import FIELDS, list_files, protect_folder
 from pplkit.generator import PerturbationGenerator
 
@@ -204,8 +204,8 @@ def test_an_interrupted_run_goes_on(run, tmp_path, monkeypatch):
 
 def test_what_a_killed_run_leaves_is_removed_but_not_from_under_a_live_one(run, tmp_path):
     out = tmp_path / "out"
-    program = ("import sys, time; from pathlib import Path; from pplkit import folders\n"
-               "with folders._scratch(Path(sys.argv[1])) as scratch:\n"
+    program = ("import sys, time; from pathlib import Path; from pplkit import locks\n"
+               "with locks.scratch(Path(sys.argv[1])) as scratch:\n"
                "    (scratch / '3.png').write_bytes(b'half'); print('ready', flush=True); time.sleep(60)")
     out.mkdir()
     live = subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True)
@@ -237,7 +237,7 @@ def test_only_folders_of_our_own_kind_are_removed(run, tmp_path):
 
 def test_without_locks_nothing_is_removed(run, tmp_path, monkeypatch):
     (tmp_path / "out" / ".pplkit-left").mkdir(parents=True)
-    monkeypatch.setattr(folders, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     assert run().protected == 4
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [".pplkit-left"]
 
@@ -311,7 +311,7 @@ def test_a_linked_output_folder_cannot_lead_elsewhere(run, tmp_path):
     (tmp_path / "out" / "sub").symlink_to(elsewhere)
     result = run(force=True)
     assert set(result.failed) == {"sub/c.bmp", "sub/deep/d.png"} and "leads out of" in result.failed["sub/c.bmp"]
-    assert files(elsewhere) == {}
+    assert list(elsewhere.iterdir()) == []
     (tmp_path / "out" / "a.png").unlink()
     target = tmp_path / "target.txt"
     target.write_text("precious")
@@ -325,6 +325,23 @@ def test_two_pictures_with_one_output_are_both_refused(run, source):
     Image.new("L", (9, 9)).save(source / "b.PNG")
     result = run()
     assert set(result.failed) == {"b.jpg", "b.PNG"} and "share its output with b.PNG" in result.failed["b.jpg"]
+
+
+def test_what_lies_beside_a_picture_does_not_keep_it_from_being_protected(run, source):
+    (source / "b.xmp").write_text("<x:xmpmeta/>")
+    (source / "B.mov").write_bytes(b"moving")
+    result = run()
+    assert result.protected == 4 and set(result.failed) == {"b.xmp", "B.mov"}
+    assert result.failed["b.xmp"] == "would share its output with B.mov, b.jpg: rename one of them"
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="the system has no locks")
+def test_two_runs_do_not_write_to_one_folder_at_the_same_time(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    with locks.alone(tmp_path / "out"), pytest.raises(BlockingIOError, match="another call is writing to .*out: wait"):
+        run()
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run().protected == 4
 
 
 def test_too_large_pictures_and_animations(run, source):

@@ -20,7 +20,7 @@ MODULES = {
 }
 # Each layer may import itself and what stands above it. A package stands for its modules.
 LAYERS = [
-    {"pplkit", "storage", "device", "processes", "progress", "preconditions", "distance_counts"},
+    {"pplkit", "storage", "locks", "device", "processes", "progress", "preconditions", "distance_counts"},
     {"splits", "sources", "colour_sources", "decoding", "data", "budget", "backbones"},
     {"paper", "generator", "gradient_reversal", "losses", "hashing", "retrieval"},
     {"config", "game", "checkpoints", "training", "scenarios", "pretrained"},

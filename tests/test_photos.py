@@ -96,6 +96,12 @@ def test_sixteen_bits_become_eight():
         read_picture(saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
 
 
+def test_the_transparent_value_of_sixteen_bits_becomes_alpha():
+    values = np.array([[0, 65535, 1000, 1001]], np.uint16)
+    read = read_picture(saved(Image.fromarray(values), transparency=1000))
+    assert read.alpha.tolist() == [[255, 255, 0, 255]] and read.pixels.flatten().tolist() == [0, 255, 4, 4]
+
+
 def test_cmyk_bilevel_and_colour_profiles():
     read = read_picture(saved(Image.new("CMYK", (3, 2), (0, 255, 255, 0)), "TIFF"))
     assert read.pixels[0, :, 0, 0].tolist() == [255, 0, 0]
@@ -105,7 +111,8 @@ def test_cmyk_bilevel_and_colour_profiles():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert read_picture(saved(Image.new("RGB", (3, 2)), icc_profile=profile)).profile == profile
     press = b"\0" * 16 + b"CMYK" + b"\0" * 200  # no profile of the RGB pixels that it is turned into
-    assert read_picture(saved(Image.new("CMYK", (3, 2)), "TIFF", icc_profile=press)).profile is None
+    converted = read_picture(saved(Image.new("CMYK", (3, 2)), "TIFF", icc_profile=press))
+    assert converted.profile is None and converted.note == "CMYK converted without its colour profile"
 
 
 def test_the_first_frame_of_an_animation_is_taken_and_said_so():

@@ -14,15 +14,20 @@ import torch
 from pplkit import storage
 
 
-def test_bytes_arrive_in_a_new_folder_readable_by_others(tmp_path):
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_bytes_arrive_in_a_new_folder_with_the_users_permissions(tmp_path, umask):
     path = tmp_path / "a" / "b" / "file.bin"
-    storage.write_bytes(path, b"content")
-    assert path.read_bytes() == b"content" and stat.S_IMODE(path.stat().st_mode) == 0o644
+    before = os.umask(umask)
+    try:
+        storage.write_bytes(path, b"content")
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"content" and stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
     storage.write_bytes(str(path), b"other")
     assert path.read_bytes() == b"other" and os.listdir(path.parent) == ["file.bin"]
 
 
-@pytest.mark.parametrize("failing", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failing, error):
     path = tmp_path / "file.bin"

@@ -39,6 +39,17 @@ def test_the_twin_has_the_same_images_in_the_same_places(folders):
     assert int(change.max()) <= 51 and torch.equal(twin.database.labels, split.database.labels)
 
 
+def test_the_twin_comes_in_the_same_order_whatever_the_suffixes(tmp_path):
+    for label, value in (("one", 0), ("two", 128)):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        for i, name in enumerate(("cat.jpg", "cat.large.jpg", "cat-1.bmp", "dog.png")):  # "." comes before "l" and after "-"
+            Image.new("L", (8, 8), value + 30 * i).save(tmp_path / "in" / label / name)
+    protect_folder(tmp_path / "in", tmp_path / "out", PerturbationGenerator(1, (4, 4)), 0.0, progress=False)
+    split = data.load(f"folder:{tmp_path / 'in'}", size=8, channels=1)
+    twin = published_twin(split, tmp_path / "in", tmp_path / "out", size=8, channels=1)
+    assert torch.equal(twin.database.images, split.database.images) and torch.equal(twin.query.images, split.query.images)
+
+
 def test_published_pictures_are_shrunk_after_their_protection(folders):
     clean, out = folders
     rows = evaluate_folder(clean, None, None, protected=out, methods=("dsdh",), fast=True, progress=False, size=20)["rows"]
