@@ -89,7 +89,9 @@ class EpsilonExplorer:
                                      for part, size in (("query", queries), ("database", database_size)))
         self.classes, self.neighbours = split.classes, neighbours
         self.view: View | None = None
-        self.chance = float((self.query.labels[:, None] == self.database.labels).float().mean())
+        kinds = len(split.classes)
+        asked, there = (part.labels.bincount(minlength=kinds).double() for part in (self.query, self.database))  # (K,)
+        self.chance = float((asked * there).sum() / (asked.sum() * there.sum()))
         self._patterns = Patterns(generator, self.query, self.database)
         if not isinstance(victim, Mapping):
             bits = victim.encode(self.query.images[:1]).shape[1]

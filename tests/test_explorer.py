@@ -79,6 +79,7 @@ def test_slider_and_typed_entry_follow_each_other_and_change_everything(explorer
 
 def test_the_numbers_are_those_of_the_package(explorer):
     split = make_split()
+    assert explorer.chance == pytest.approx(float((split.query.labels[:, None] == split.database.labels).double().mean()))
     for choice in VICTIMS:
         explorer.domain.value, explorer.method.value = choice[1], choice[0]
         for epsilon in (0.3, 0.45):

@@ -18,7 +18,7 @@ from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
-from pplkit.storage import provenance, save_json, write_bytes
+from pplkit.storage import provenance, read_tensors, save_json, write_bytes
 
 SAME_RESULT = ("cache", "workers")  # options of `pplkit.data.load` that change where pixels lie, not which
 Measured = dict[str, dict[str, dict[str, float]]]  # codes -> scenario -> {"mAP", "low", "high", "worst", "best"}
@@ -147,6 +147,20 @@ def label(backbone: str) -> str:
     """A backbone's name as part of a file name: "resnet18:x/imagenet13-1a2b.safetensors" -> "resnet18-imagenet13-1a2b"."""
     network, _, weights = backbone.partition(":")
     return network + (f"-{Path(weights).name.removesuffix('.safetensors')}" if weights else "")
+
+
+def check_pretraining(backbone: str, split: RetrievalSplit) -> None:
+    """ValueError if `backbone` has weights that `pplkit.experiments.pretrain` trained on this data set with other queries left
+    out: some of the queries of `split` would be images that it knows the labels of.
+    """
+    weights = parse_backbone(backbone)[2]
+    if not weights or not Path(weights).is_file():
+        return
+    trained = json.loads(read_tensors(weights)[1].get("how", "{}")).get("split")
+    if trained and trained["dataset"] == split.name and trained["sha256"]["query"] != split.manifest["sha256"]["query"]:
+        raise ValueError(f"{weights} was trained on {split.name} with other queries left out (seed {trained['seed']}, "
+                         f"{trained['counts']['query']} queries), so it may know these (seed {split.manifest['seed']}, "
+                         f"{len(split.query)}): pretrain with the same --seeds and --load")
 
 
 def once(path: Path, compute: Callable[[], dict], key: dict, device: str = "auto") -> dict:

@@ -88,7 +88,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
                 warnings.warn(f"{method} trained on {domain} images: {warning.message}", warning.category, stacklevel=2)
             rows[f"{method} {domain}"] = summary(evaluate_scenarios(victim, split, twin, train_domain=domain))
             victims[method] = victim.settings()
-    return {"split": split.manifest, "victims": victims, "codes": "network", "rows": rows, "run": provenance()}
+    return {"split": split.manifest, "victims": victims, "codes": "network", "rows": rows, "run": provenance(device)}
 
 
 def table(rows: dict[str, dict]) -> str:

@@ -26,7 +26,7 @@ from pplkit import device as devices
 from pplkit.budget import to_float
 from pplkit.checkpoints import fill_optimiser, optimiser_tensors
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, parse, parser, place
+from pplkit.experiments.common import add_colour, keep_stored, parse, parser, place
 from pplkit.progress import progress_bar
 from pplkit.storage import provenance, read_tensors, save_json, save_tensors
 
@@ -150,7 +150,7 @@ def pretrain(split: RetrievalSplit, settings: Settings, state: Path, device: str
                 bar.update()
             bar.set_postfix(loss=f"{float(total) / steps:.3f}")
             save_tensors(state, {**classifier.state_dict(), **optimiser_tensors(optimiser, "optimiser/")},
-                         {"key": key, "passes": str(number + 1), "run": json.dumps(provenance())})
+                         {"key": key, "passes": str(number + 1), "run": json.dumps(provenance(device))})
     return features, accuracy(classifier, test)
 
 
@@ -170,6 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
         network, stem, weights = backbones.parse(asked.backbone)
         name = f"{network}@{stem or split.train.images.shape[-1]}" if network in backbones.TORCHVISION else network
         settings = Settings(backbone=asked.backbone if weights else name, passes=1 if asked.fast else asked.passes, seed=seed)
+        result = asked.out / f"pretrain-{place(asked.dataset, name)}-{seed}{'-fast' if asked.fast else ''}.json"
+        keep_stored(options, result, [seed], parts=(), same={"settings": dataclasses.asdict(settings), "split": split.manifest})
         state = asked.work / f"pretrain-{place(asked.dataset, name)}" / f"seed{seed}.safetensors"
         features, right = pretrain(split, settings, state, asked.device)
         weights = features.state_dict()
@@ -179,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
         note = {"what": what, "weights": str(path), "accuracy": round(right, 4), "settings": dataclasses.asdict(settings),
                 "split": split.manifest, "run": json.loads(read_tensors(state)[1]["run"])}
         save_tensors(path, weights, {"backbone": name, "pretrained": what, "how": json.dumps(note)})
-        save_json(asked.out / f"pretrain-{place(asked.dataset, name)}-{seed}{'-fast' if asked.fast else ''}.json", note)
+        save_json(result, note)
         print(f"{right:.3f} of the images left out are named rightly\n--backbone {shlex.quote(f'{name}:{path}')}")
 
 

@@ -21,6 +21,7 @@ from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
 from pplkit.experiments.common import (
     add_colour,
+    check_pretraining,
     entitle,
     exact,
     how_run,
@@ -72,6 +73,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
              fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None) -> dict[str, dict]:
     """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share."""
     split = load(dataset, root, seed=seed, **(options or {}))
+    check_pretraining(backbone, split)
     config = configuration(dataset, seed, epsilon, fast, backbone)
     folder = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
     run = train_generator(split, config, folder, device)

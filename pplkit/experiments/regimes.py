@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 
 from pplkit.config import REFERENCE, SCATTER, PPLConfig
 from pplkit.data import RetrievalSplit, load
-from pplkit.experiments.common import fit_victim, once, parse, parser, summary
+from pplkit.experiments.common import fit_victim, once, parse, parser, slug, summary
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.paper import TRAIN_DOMAINS, in_domain
 from pplkit.scenarios import evaluate_scenarios, protect_split
+from pplkit.splits import make_split
 from pplkit.storage import save_json
 from pplkit.training import train_ppl
 
@@ -69,8 +70,9 @@ def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
     """The split with the training images and the head of the database only: enough to compare regimes."""
     keep = torch.unique(torch.cat([split.train_index, torch.arange(min(size, len(split.database)))]))  # (n,)
     position = torch.searchsorted(keep, split.train_index)  # (N,)
-    return dataclasses.replace(split, database=split.database.subset(keep), train_index=position,
-                               database_index=split.database_index[keep])
+    return make_split(f"{split.name}/short", split.classes, split.manifest["seed"], database=split.database.subset(keep),
+                      query=split.query, train_index=position, database_index=split.database_index[keep],
+                      query_index=split.query_index, source=split.manifest)
 
 
 def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], work: Path, fast: bool,
@@ -87,8 +89,9 @@ def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], w
                 for domain, victims in zip(TRAIN_DOMAINS, (clean, adversarial), strict=True) for victim in victims}
         return {"rows": rows, "collapsed": run.collapsed}
 
-    slug = f"{re.sub(r'[^a-z0-9.]+', '_', name)}-{epsilon}-{seed}.json"
-    return once(work / "regimes" / slug, measure, {"config": dataclasses.asdict(config), "split": split.manifest})
+    step = re.sub(r"[^a-z0-9.]+", "_", f"{split.name} {name}".lower())
+    return once(work / "regimes" / f"{step}-{epsilon}-{seed}.json", measure,
+                {"config": dataclasses.asdict(config), "split": split.manifest}, device)
 
 
 def score(row: dict) -> dict[str, float]:
@@ -115,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
             log.append(entry)
             tqdm.write(f"{name:36s} seed {seed}  " + "  ".join(f"{k} {v:.3f}" for k, v in score(row).items()))
             tqdm.write(json.dumps({k: {s: round(v["mAP"], 3) for s, v in r.items()} for k, r in row["rows"].items()}))
-    path = asked.out / f"regimes-{asked.dataset}{'-fast' if asked.fast else ''}.json"
+    path = asked.out / f"regimes-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
     known = json.loads(path.read_text()) if path.exists() else []
     fresh = {(e["regime"], e["seed"], e["epsilon"]) for e in log}
     save_json(path, [e for e in known if (e["regime"], e["seed"], e["epsilon"]) not in fresh] + log)

@@ -51,8 +51,9 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float, counts: 
     split = load(dataset, root, seed=seed)
     parts: list[ImageSet] = []
     for part, count in zip((split.query, split.database), counts, strict=True):
-        step = max(1, len(part) // count)
-        parts.append(part.subset(torch.arange(0, len(part), step)[:count]))
+        if not 1 <= count <= len(part):
+            raise ValueError(f"{count} images were asked for of a part of {dataset} that has {len(part)}: give 1 to as many")
+        parts.append(part.subset(torch.arange(count) * len(part) // count))  # spread over the whole part
     side = parts[0].images.shape[-1]
     large = [resized(part.images, ENLARGED * side, "bicubic") for part in parts]
     device = devices.resolve(device)

@@ -27,6 +27,7 @@ from pplkit.config import PAPER, PPLConfig
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import (
     add_colour,
+    check_pretraining,
     fit_victim,
     given,
     how_run,
@@ -44,7 +45,7 @@ from pplkit.experiments.common import (
 )
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
-from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, table1
+from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, in_domain, table1
 from pplkit.scenarios import evaluate_scenarios, protect_split
 from pplkit.storage import provenance, save_json, write_bytes
 from pplkit.training import PPLRun, train_ppl
@@ -91,7 +92,7 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
             raise ValueError(f"{path} was trained with other settings or data: give another --work folder, or remove the file")
         return stored
     fit_victim(victim, split, train)
-    victim.save(path, **{**note, "run": provenance()})
+    victim.save(path, **{**note, "run": provenance(device)})
     return victim
 
 
@@ -127,6 +128,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     """
     options = options or {}
     split = load(dataset, root, seed=seed, **options)
+    check_pretraining(backbone, split)
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
@@ -136,7 +138,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     def train() -> dict:
         anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
-        run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config), run=provenance())
+        run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config),
+                           run=provenance(device))
         return {"collapsed": run.collapsed, "memory": memory or {},
                 "anew": anew}  # else its seconds are not those of the whole game
 
@@ -182,7 +185,7 @@ def compared(rows: list[dict]) -> list[dict]:
 
 def cross_domain_ratio(rows: list[dict]) -> float:
     """Our mean cross-domain mAP over the paper's, in the compared cells; lower protects more."""
-    cells = [row for row in compared(rows) if row["task"] != ("C->C" if row["train"] == "clean" else "A->A")]
+    cells = [row for row in compared(rows) if not in_domain(row["train"], row["task"])]
     return sum(row["mAP"] for row in cells) / sum(row["paper"] for row in cells)
 
 

@@ -28,6 +28,7 @@ from pplkit.data import load
 from pplkit.experiments import common
 from pplkit.experiments.common import (
     add_colour,
+    check_pretraining,
     keep_stored,
     label,
     make_victim,
@@ -58,6 +59,9 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     seed of the victims' weights and batches if not `seed`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
+    networks = tuple(networks)
+    for network in (backbone, *networks):
+        check_pretraining(network, split)
     source = load(origin, root, seed=seed, **(origin_options or {})) if origin else split
     if source.train.images.shape[1] != split.train.images.shape[1]:
         raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "

@@ -101,6 +101,25 @@ def test_backbones_take_the_weights_by_the_name_that_is_printed(pictures, tmp_pa
         backbones.create(name, 1, 28)
 
 
+def test_weights_that_know_the_queries_are_refused(pictures, tmp_path, capsys):
+    dataset, load_options = f"folder:{pictures}", {"size": 28, "channels": 1}
+    asked = ["--dataset", dataset, "--load", "size=28", "channels=1", "--backbone", "two_conv", "--device", "cpu", "--fast",
+             "--work", str(tmp_path), "--weights", str(tmp_path / "weights"), "--out", str(tmp_path / "out")]
+    pretrain.main(asked)
+    name = capsys.readouterr().out.split("--backbone ")[1].strip()
+    common.check_pretraining(name, load(dataset, **load_options))
+    common.check_pretraining("two_conv", load(dataset, seed=1, **load_options))
+    for other in (load(dataset, seed=1, **load_options), load(dataset, query_share=0.3, **load_options)):
+        with pytest.raises(ValueError, match="with other queries left out .* pretrain with the same --seeds and --load"):
+            common.check_pretraining(name, other)
+    note, = (tmp_path / "out").iterdir()
+    stored = json.loads(note.read_text())
+    note.write_text(json.dumps({**stored, "settings": {**stored["settings"], "passes": 12}}))
+    with pytest.raises(SystemExit):  # a shorter run does not take the place of a longer one
+        pretrain.main(asked)
+    assert "was made with settings" in capsys.readouterr().err
+
+
 def test_other_first_layers_are_refused_even_where_the_weights_would_fit(pictures, tmp_path, capsys):
     pretrain.main(["--dataset", f"folder:{pictures}", "--load", "size=40", "channels=1", "--backbone", "resnet18", "--fast",
                    "--device", "cpu", "--work", str(tmp_path), "--weights", str(tmp_path / "w"), "--out", str(tmp_path)])

@@ -30,6 +30,7 @@ def test_a_short_split_keeps_the_training_images():
     assert 500 <= len(short.database) < len(split.database)
     assert torch.equal(short.database.images[short.train_index], split.train.images)
     assert torch.equal(short.database.labels[short.train_index], split.train.labels)
+    assert short.manifest["counts"] == {part: len(getattr(short, part)) for part in ("train", "query", "database")}
 
 
 def test_regimes_are_added_to_the_log(tmp_path):
@@ -39,6 +40,6 @@ def test_regimes_are_added_to_the_log(tmp_path):
                   "--out", str(tmp_path), "--only", "scatter"])
     earlier, entry = json.loads(path.read_text())
     assert (earlier["regime"], entry["regime"]) == ("an earlier one", "scatter")
-    assert entry["key"]["split"]["dataset"] == "fashion-mnist-mini/validation"
+    assert entry["key"]["split"]["dataset"] == "fashion-mnist-mini/validation/short"
     assert set(entry["rows"]) == {"clean ADSH", "clean DSDH", "adversarial ADSH", "adversarial DSDH"}
     assert entry["run"]["commit"] and 0 < entry["cross_domain"] < 1

@@ -37,6 +37,13 @@ def test_every_pattern_size_and_scenario_is_stored_and_kept(tmp_path, capsys, mo
         resizing.main([*asked, "--no-resume"])
 
 
+@pytest.mark.parametrize("options", [("--queries", "5000"), ("--database", "0")])
+def test_more_images_than_there_are_are_not_claimed(tmp_path, options):
+    with pytest.raises(ValueError, match=f"^{options[1]} images were asked for of a part of fashion-mnist-mini that has "):
+        resizing.main(["--out", str(tmp_path), "--work", str(tmp_path / "work"), *options])
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_resizing_rounds_and_keeps_flat_areas():
     flat = torch.full((2, 1, 28, 28), 117, dtype=torch.uint8)
     assert torch.equal(resizing.resized(resizing.resized(flat, 112, "bicubic"), 28, "bilinear"), flat)
