@@ -39,14 +39,17 @@ def build(target: Path, sources: Path, setting: site_frames.Setting | None = Non
         site_pages.stage(rules.ROOT, sources / "pages", rules.course_notebooks(), slider)
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]
-    shutil.rmtree(target, ignore_errors=True)
+    fresh = target.with_name(f".{target.name}.new")  # the earlier site stays until this one is whole
+    shutil.rmtree(fresh, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "--fail-on-warning", "--keep-going", "--conf-dir",
-               str(rules.ROOT / "docs"), "--doctree-dir", str(sources / "doctrees"), str(sources / "pages"), str(target)]
+               str(rules.ROOT / "docs"), "--doctree-dir", str(sources / "doctrees"), str(sources / "pages"), str(fresh)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return [line for line in done.stderr.splitlines() if line.strip()]
-    shutil.copytree(frames, target / "_static" / "epsilon")
-    (target / ".nojekyll").touch()  # GitHub Pages would drop folders that begin with an underscore
+    shutil.copytree(frames, fresh / "_static" / "epsilon")
+    (fresh / ".nojekyll").touch()  # GitHub Pages would drop folders that begin with an underscore
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
     found = site_links.problems(target)
     if size(target) > MAX_BYTES:
         found.append(f"the site has {size(target):,} bytes, at most {MAX_BYTES:,} are allowed")

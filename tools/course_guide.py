@@ -21,6 +21,8 @@ import results_guide as results
 import student_edition as editions
 from nbformat import NotebookNode
 
+from pplkit.storage import write_bytes
+
 _GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 _MARKING = re.compile(r"\*\*Marking\*\*\s*(.*?)\s*(?:\n\s*\n|</details>|\Z)", re.DOTALL)
 INSTALL_TAG = "install"
@@ -217,7 +219,7 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
             if after != before:
                 changed.append(path)
                 if write:
-                    path.write_text(after, encoding="utf-8")
+                    write_bytes(path, after.encode())
     for path in notebooks:
         notebook, before = rules.read(path), rules.read(path)
         set_badges(notebook, path.stem, address)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -250,7 +251,7 @@ def raw_markdown_problems(source: str) -> list[str]:
 def prediction_problems(cell: NotebookNode) -> list[str]:
     """A stored question of `pplkit.widgets.Predict` that is not the one asked: its output is never compared with a run."""
     shown = "\n".join(output_texts(cell))
-    for call in ast.walk(ast.parse(cell.source)):
+    for call in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):  # magics become function calls
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "Predict":
             asked = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
             if lost := [text for text in asked if text.strip() not in shown]:

@@ -18,7 +18,7 @@ import course_guide
 import nbformat
 import notebook_rules as rules
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 
 def refresh(path: Path, timeout: float = 600) -> list[str]:
@@ -39,6 +39,8 @@ def refresh(path: Path, timeout: float = 600) -> list[str]:
             client.execute()
         except CellExecutionError as error:
             return [f"a cell failed:\n{error}"]
+        except (CellTimeoutError, DeadKernelError) as error:
+            return [f"{type(error).__name__}: {error}"]
         problems = rules.error_problems(notebook)
         rules.clean(notebook)
         candidate = Path(scratch) / path.name
@@ -80,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.source == rules.NOTEBOOKS:
         try:
             course_guide.update()
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             failed = 1
             print(f"the course map and badges stay as they were: {error}", flush=True)
     with rules.headless():

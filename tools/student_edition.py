@@ -249,7 +249,7 @@ def write_index(folder: Path, table: dict[str, list[Exercise]]) -> Path:
 
 
 def build(notebooks: list[Path], folder: Path) -> dict[str, list[Exercise]]:
-    """Write `folder`/student and `folder`/answer_key; the exercises of each notebook.
+    """Write `folder`/student and `folder`/answer_key; the exercises of each notebook. Other notebooks' editions stay.
 
     Raises:
         ValueError: a notebook's exercises are not in order; nothing has been written then.
@@ -262,15 +262,19 @@ def build(notebooks: list[Path], folder: Path) -> dict[str, list[Exercise]]:
     ]
     if problems:
         raise ValueError("\n".join(problems))
-    for name in ("student", "answer_key"):
+    course = {path.stem for path in notebooks[0].parent.glob("*.ipynb")}
+    for name, suffix in (("student", ".ipynb"), ("answer_key", ".html")):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for stale in (folder / name).glob("[0-9][0-9]_*"):
-            stale.unlink()
+        for stale in (folder / name).glob(f"[0-9][0-9]_*{suffix}"):
+            if stale.stem not in course:
+                stale.unlink()
     for stem, notebook in originals.items():
         nbformat.write(student(notebook), folder / "student" / f"{stem}.ipynb")
         (folder / "answer_key" / f"{stem}.html").write_text(answer_key(notebook), encoding="utf-8")
     table = {stem: exercises(notebook) for stem, notebook in originals.items()}
-    write_index(folder / "answer_key", table)
+    there = [path for path in rules.course_notebooks(notebooks[0].parent)
+             if (folder / "answer_key" / f"{path.stem}.html").is_file()]
+    write_index(folder / "answer_key", {path.stem: exercises(rules.read(path)) for path in there})
     return table
 
 

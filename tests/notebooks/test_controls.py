@@ -155,6 +155,10 @@ class TestContract:
         found = rules.contract_problems(altered(change))
         assert any(problem in text for text in found), found
 
+    def test_magics_are_no_fault(self, altered):
+        path = altered(lambda notebook: notebook.cells[1].update(source="if not n:\n    %pip install pplkit\nprint(n * 2)"))
+        assert rules.contract_problems(path) == []
+
     def test_swallowed_backslash(self, altered):
         path = altered(lambda notebook: notebook.cells[1].update(source="# the weight \x07lpha\nprint(n * 2)"))
         assert any("control character" in problem for problem in rules.contract_problems(path))

@@ -83,6 +83,18 @@ def test_every_solution_passes_and_every_stub_fails(path: Path):
             attempt(names, stubs.cells[exercise.solution].source, check)
 
 
+def test_one_edition_made_anew_leaves_the_others(tmp_path: Path):
+    editions.build(COURSE[:2], tmp_path)
+    (tmp_path / "student" / "00_notes.txt").write_text("the teacher's own")
+    for gone in (tmp_path / "student" / "77_gone.ipynb", tmp_path / "answer_key" / "77_gone.html"):
+        gone.write_text("of a notebook that there is no more")
+    assert list(editions.build(COURSE[1:2], tmp_path)) == [COURSE[1].stem]
+    assert {path.name for path in (tmp_path / "student").iterdir()} == {*(f"{path.stem}.ipynb" for path in COURSE[:2]),
+                                                                       "00_notes.txt"}
+    index = (tmp_path / "answer_key" / "index.html").read_text(encoding="utf-8")
+    assert all(f"{path.stem}.html" in index for path in COURSE[:2]) and COURSE[2].stem not in index
+
+
 @each_notebook
 def test_nothing_else_differs(path: Path):
     """Cell by cell, against an independent reading of what may differ."""
