@@ -94,6 +94,7 @@ def scatter_table(root: Path = rules.ROOT) -> str:
 
 # With networks that `pplkit.experiments.pretrain` pretrained; the README has the commands
 PRETRAINED = {"cifar10 pretrained": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372",
+              "cifar10 pretrained scatter": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-scatter-gamea8cea0",
               "imagenet13 pretrained": "imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0"}
 
 
@@ -104,7 +105,8 @@ def colour_table(name: str, root: Path = rules.ROOT) -> str:
     devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
     run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "
            f"ε = {stored['generator']['epsilon']:g}, {networks(stored['generator']['backbone'])} for surrogates and victims, "
-           f"the game in batches of {stored['generator']['batch_size']}, {seeds} seed{'s' if seeds > 1 else ''}, {devices}")
+           f"the game ({stored.get('regime', 'reference')}) in batches of {stored['generator']['batch_size']}, "
+           f"{seeds} seed{'s' if seeds > 1 else ''}, {devices}")
     network = [row for row in stored["cells"] if (row["method"], row["codes"], row["bits"]) == ("adsh", "network", 16)]
     domains = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "clean")
     protected = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "adversarial")

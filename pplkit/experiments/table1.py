@@ -28,6 +28,7 @@ from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import (
     add_colour,
     check_pretraining,
+    entitle,
     fit_victim,
     given,
     how_run,
@@ -224,7 +225,9 @@ def headline(stored: dict) -> str:
     """What a stored table is, with which networks, and the paper's budget if it is another: never compared silently."""
     budget = PAPER.get(stored["cells"][0]["dataset"], (stored["generator"]["epsilon"],))[0]
     theirs = "" if budget == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(budget)}"
-    return f"{stored['what']}, {networks(stored['generator']['backbone'])}{theirs}"
+    regime = stored.get("regime", "reference")  # older results have none
+    regime = "" if regime == "reference" else f", {regime}"
+    return f"{stored['what']}{regime}, {networks(stored['generator']['backbone'])}{theirs}"
 
 
 def figure(stored: dict) -> Figure:
@@ -255,7 +258,7 @@ def figure(stored: dict) -> Figure:
         line[0].set_ylabel("mAP")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    drawn.suptitle(headline(stored), fontsize=11)
+    entitle(drawn, headline(stored))
     return drawn
 
 
