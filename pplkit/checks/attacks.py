@@ -157,7 +157,7 @@ def project(function: Callable) -> str:
 @check
 def margin_objective(function: Callable) -> str:
     """03.4: −mean over the bits of max(0, m + h·u): a bit that is wrong by the margin no longer counts."""
-    u = torch.tensor([[0.9, -0.8, -0.1, 0.6], [0.2, 0.3, -0.9, -1.0]])
+    u = torch.tensor([[0.9, -0.8, -0.1, 0.6], [0.25, 0.3, -0.9, -1.0]])
     h = torch.tensor([[1.0, 1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
     cases = [(u, h, 0.2)]
     for seed, shape, margin in ((6, (5, 16), 0.5), (7, (3, 8), 0.0), (8, (1, 12), 1.0)):
@@ -182,9 +182,9 @@ def margin_objective(function: Callable) -> str:
             (lambda relaxed, clean_codes, margin: -(relaxed * clean_codes).clamp_min(0).mean(1),
              "the margin is missing: a bit counts until it is wrong by the margin, not only until it is 0"),
             (lambda relaxed, clean_codes, margin: -(relaxed * clean_codes - margin).clamp_min(0).mean(1),
-             "the margin has the wrong sign: bits would stop to count while they are still right"),
+             "the margin has the wrong sign: bits would stop counting while they are still right"),
             (lambda relaxed, clean_codes, margin: right(-relaxed, clean_codes, margin),
-             "here a bit counts while it is wrong and stops to count once it is right: the sign of h·u is swapped"),
+             "here a bit counts while it is wrong and stops counting once it is right: the sign of h·u is swapped"),
             (lambda relaxed, clean_codes, margin: -(margin - relaxed * clean_codes).clamp_min(0).mean(1),
              "this is the hinge of a classifier: here a bit counts while it is wrong, and stops once it is right"),
             (lambda relaxed, clean_codes, margin: -(margin + relaxed * clean_codes).clamp_max(0).mean(1),
