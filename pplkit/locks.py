@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -23,10 +23,11 @@ def scratch(target: Path) -> Iterator[Path]:
     First those that killed runs left are removed: folders that nobody has locked and that hold only our temporary pictures.
     """
     for left in target.glob(f"{SCRATCH}*"):
-        if not left.is_symlink() and left.is_dir() and (lock := _lock(left)) is not None:
-            if _is_ours(left):
-                shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
+        with suppress(OSError):  # in use, gone meanwhile, or somebody else's
+            if not left.is_symlink() and left.is_dir() and (lock := _lock(left)) is not None:
+                if _is_ours(left):
+                    shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
     made = Path(tempfile.mkdtemp(dir=target, prefix=f".new{SCRATCH}"))
     lock = _lock(made)
     try:
@@ -41,20 +42,15 @@ def scratch(target: Path) -> Iterator[Path]:
 @contextmanager
 def alone(target: Path) -> Iterator[None]:
     """Nobody else protects pictures into `target` meanwhile: two calls would each lose the other's rows of the report."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(target, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f"another call is writing to {target}: wait for its end") from error
-        except OSError:  # a disk without locks
-            pass
+        lock = _lock(target)
+    except BlockingIOError as error:
+        raise BlockingIOError(f"another call is writing to {target}: wait for its end") from error
+    try:
         yield
     finally:
-        os.close(handle)
+        if lock is not None:
+            os.close(lock)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -66,16 +62,20 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the lock of `folder` until it is closed; None: another one has it, or there are no locks."""
+    """A descriptor that holds the lock of `folder` until it is closed; None: there are no locks here.
+
+    Raises:
+        BlockingIOError: another one has it.
+        OSError: no such folder, or somebody else's.
+    """
     if fcntl is None:
         return None
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # gone, or somebody else's
-        return None
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(handle)
-        return None
+        if isinstance(error, BlockingIOError):
+            raise
+        return None  # a disk without locks
     return handle

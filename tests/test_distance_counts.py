@@ -5,19 +5,10 @@ import sys
 
 import pytest
 import torch
+from coded_images import multi_hot, random_images
 
 from pplkit import distance_counts
 from pplkit.retrieval import hamming_distance
-
-
-def random_images(count, bits, classes=3, seed=0, dtype=torch.int8):
-    random = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 2, (count, bits), generator=random) * 2 - 1
-    return codes.to(dtype), torch.randint(classes, (count,), generator=random)
-
-
-def multi_hot(count, labels=5, share=0.3, seed=0):
-    return torch.rand(count, labels, generator=torch.Generator().manual_seed(seed)) < share
 
 
 def counts(monkeypatch, queries, database, **limits):

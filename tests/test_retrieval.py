@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from coded_images import multi_hot, random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -23,16 +24,6 @@ from pplkit.retrieval import (
     recall_at,
     top_k,
 )
-
-
-def random_images(count, bits, classes=3, seed=0, dtype=torch.int8):
-    random = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 2, (count, bits), generator=random) * 2 - 1
-    return codes.to(dtype), torch.randint(classes, (count,), generator=random)
-
-
-def multi_hot(count, labels=5, share=0.3, seed=0):
-    return torch.rand(count, labels, generator=torch.Generator().manual_seed(seed)) < share
 
 
 def rankings(distances):

@@ -133,6 +133,19 @@ class TestSources:
         with pytest.raises(FileNotFoundError, match=re.escape(link)):
             self.pages(tmp_path).link(link, "notebooks/00_start_here.ipynb")
 
+    def test_an_interrupted_build_leaves_the_earlier_site(self, tmp_path: Path, monkeypatch):
+        def stop(*arguments: object, **options: object) -> None:
+            raise KeyboardInterrupt
+
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "searchindex.js").write_text("the earlier one")
+        monkeypatch.setattr(build_site.site_frames, "write", lambda folder, setting: None)
+        monkeypatch.setattr(build_site.site_pages, "stage", lambda *_: None)
+        monkeypatch.setattr(build_site.subprocess, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_site.build(tmp_path / "site", tmp_path / "sources")
+        assert (tmp_path / "site" / "searchindex.js").read_text() == "the earlier one"
+
     def test_markdown(self):
         assert site_pages.tidy("[![Open](https://x.example/b.svg)](https://y.example)") == "[Open](https://y.example)"
         fold = site_pages.tidy("<details><summary>Hint</summary>$a < b$ and `x < y`</details>")

@@ -252,6 +252,7 @@ class TestMakeRefresh:
             ("import os\nprint(os.getcwd())", "absolute path"),
             ("import sys\nprint('careful', file=sys.stderr)", "stores stderr: 'careful'"),
             ("1 / 0", "ZeroDivisionError"),
+            ("import os\nos._exit(1)", "DeadKernelError"),
             (WIDGET_FAILS, "a widget callback raised RuntimeError"),
             ("from tqdm.auto import tqdm\nsum(tqdm(range(9)))", "stores a progress bar"),
         ],
