@@ -191,7 +191,7 @@ def run_train(asked: argparse.Namespace) -> int:
     run = _train(asked, split, config, state)
     if together.main:
         run.generator.save(asked.output, dataset=split.name, image_size=split.train.images.shape[-1],
-                           config=dataclasses.asdict(config), run=provenance(device))
+                           config=dataclasses.asdict(config), split=split.manifest, run=provenance(device))
         state.unlink(missing_ok=True)
         print(f"written: {asked.output}; epsilon {format_epsilon(config.epsilon)}, norm {config.norm}, "
               f"{len(split.train)} images")

@@ -24,13 +24,16 @@ class PerturbationGenerator(nn.Module):
     Args:
         channels: image channels, 1 or 3.
         widths: encoder channels, the decoder mirrors them; default by `channels`.
+
+    Attributes:
+        metadata: what the file says that it was loaded from (`load`), else empty.
     """
 
     def __init__(self, channels: int = 1, widths: Sequence[int] | None = None):
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
-        self.channels = channels
+        self.channels, self.metadata = channels, {}
         self.widths = tuple(widths or (GREY_WIDTHS if channels == 1 else COLOUR_WIDTHS))
         if not all(is_whole(width, 1) for width in self.widths):
             raise ValueError(f"widths must be whole numbers of at least 1, got {widths!r}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pplkit import budget, photos, sources
 from pplkit.data import RetrievalSplit, load
-from pplkit.experiments.common import fit_victim, make_victim, summary
+from pplkit.experiments.common import check_pretraining, fit_victim, make_victim, summary
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import CollapseWarning
 from pplkit.paper import METHODS, TRAIN_DOMAINS, in_domain
@@ -37,6 +37,16 @@ def published_twin(split: RetrievalSplit, folder: Path, protected: Path, **optio
     return dataclasses.replace(twin, manifest={**twin.manifest, "protected": True})
 
 
+def check_generator(generator: PerturbationGenerator, split: RetrievalSplit) -> None:
+    """ValueError if the generator was trained on these very files with other queries left out: it would know some of them."""
+    trained = generator.metadata.get("split")
+    if trained and trained["source"].get("files") == split.manifest["source"]["files"] and (
+            trained["sha256"]["query"] != split.manifest["sha256"]["query"]):
+        raise ValueError(f"the generator was trained on {split.name} with other queries left out (seed {trained['seed']}, "
+                         f"{trained['counts']['query']} queries), so it may know these (seed {split.manifest['seed']}, "
+                         f"{len(split.query)}): evaluate with the same seed and shares, or train a generator with these")
+
+
 def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsilon: float | None, norm: str = "inf", *,
                     protected: Path | None = None, methods: tuple[str, ...] = METHODS, bits: int = 16,
                     backbone: str = "two_conv", learning_rate: float | None = None, seed: int = 0, device: str = "auto",
@@ -60,15 +70,18 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
         "high", "worst", "best"}}}, "run".
 
     Raises:
-        FileNotFoundError, ValueError: as `data.load`; neither generator nor protected images; a bad learning rate.
+        FileNotFoundError, ValueError: as `data.load`; neither generator nor protected images; a generator or a backbone
+            that was trained on some of the queries; a bad learning rate.
 
     Warns:
         CollapseWarning: a victim's codes are all the same, or near 0; names the victim, says what to change.
     """
     split = load(f"folder:{folder}", seed=seed, **options)
+    check_pretraining(backbone, split)
     if protected is not None:
         twin = published_twin(split, folder, protected, **options)
     elif generator is not None and epsilon is not None:
+        check_generator(generator, split)
         generator.eval()
         twin = protect_split(split, lambda images: budget.protect(
             images, lambda x: photos.channel_pattern(generator, x), epsilon, norm,

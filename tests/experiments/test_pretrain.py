@@ -10,6 +10,8 @@ import torch
 from pplkit import backbones, hashing
 from pplkit.data import ImageSet, load
 from pplkit.experiments import common, pretrain
+from pplkit.experiments.folder import evaluate_folder
+from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import DSDH
 from pplkit.storage import save_tensors
 
@@ -112,6 +114,8 @@ def test_weights_that_know_the_queries_are_refused(pictures, tmp_path, capsys):
     for other in (load(dataset, seed=1, **load_options), load(dataset, query_share=0.3, **load_options)):
         with pytest.raises(ValueError, match="with other queries left out .* pretrain with the same --seeds and --load"):
             common.check_pretraining(name, other)
+    with pytest.raises(ValueError, match="with other queries left out"):
+        evaluate_folder(pictures, PerturbationGenerator(1, (4,)), 0.1, backbone=name, seed=1, **load_options)
     note, = (tmp_path / "out").iterdir()
     stored = json.loads(note.read_text())
     note.write_text(json.dumps({**stored, "settings": {**stored["settings"], "passes": 12}}))
