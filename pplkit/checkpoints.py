@@ -36,7 +36,7 @@ def store(path: str | Path, game: "Game", history: dict[str, list[float]], colla
         tensors |= {f"fresh{i}/{key}": value for key, value in state.items()}
     for name, optimiser in game.optimisers.items():
         tensors |= optimiser_tensors(optimiser, f"optimiser/{name}/")
-    save_tensors(path, tensors, {"ppl_config": _describe(game), "data": game.fingerprint,
+    save_tensors(path, tensors, {"ppl_config": _describe(game), "data": game.fingerprint, "parts": str(game.parts),
                                  "history": json.dumps(history), "collapsed": json.dumps(collapsed)})
 
 
@@ -45,7 +45,7 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
 
     Raises:
         OtherCheckpoint: not a checkpoint of `train_ppl`, one of another configuration (says which fields differ), or one of a
-            run with other images or labels.
+            run with other images or labels, or whose batch normalisation saw other parts of a batch.
     """
     try:
         tensors, header = read_tensors(path)
@@ -60,6 +60,10 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
         raise OtherCheckpoint(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
     if header.get("data") != game.fingerprint:
         raise OtherCheckpoint(f"{path} belongs to a run with other training images or labels: use another file name")
+    parts = header.get("parts", "1")
+    if parts != str(game.parts):
+        raise OtherCheckpoint(f"{path} belongs to a run with accumulation={parts}, {game.parts} asked for, and batch "
+                              "normalisation sees one part at a time: use another file name")
     game.random.set_state(tensors["random"])
     for name, network in _networks(game).items():
         network.load_state_dict({key: tensors[f"{name}/{key}"] for key in network.state_dict()})

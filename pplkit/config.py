@@ -26,8 +26,8 @@ class PPLConfig:
         epsilon, norm: the budget, see `pplkit.budget`.
         alpha, beta, gamma: weights of domain, similarity and matching loss in J_p, eq. (11).
         affinity: weight of J_o, in the generator's objective unless `generator_affinity` is given; 1 in the paper.
-        clean: weight of a clean-pair loss mean((x_i·x_j/c − S_ij)²) on the surrogate's side only; 0 in the paper. It keeps
-            the surrogate from forgetting clean images in long games.
+        clean: weight of J_o of the clean codes, on the surrogate's side only; 0 in the paper. It keeps the surrogate from
+            forgetting clean images in long games.
         reverse_scale: λ of the gradient reversal, eq. (13): one for all surrogates or a tuple of one each.
         similarity: "balanced" (dissimilar pairs −r) or "literal" (−1) S in the pair losses.
         kernel: of D_s: "multi_gaussian", "gaussian" (bandwidth = code length) or "linear".

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pplkit import backbones, budget, losses
@@ -40,7 +40,8 @@ class Game:
 
     def __post_init__(self) -> None:
         config, device = self.config, self.images.device
-        self.processes.check_batch(min(config.batch_size, len(self.images)))
+        batch = min(config.batch_size, len(self.images))
+        self.processes.check_batch(batch)
         check_whole(self.accumulation, "accumulation")
         channels, size = image_form(self.images)
         with torch.random.fork_rng(devices=[]):
@@ -53,12 +54,16 @@ class Game:
         self.surrogates = [
             build(bits, config.backbone, channels, size, config.seed + i, checkpointing=self.checkpointing)
             .to(device, memory_format=torch.channels_last).train() for i, bits in enumerate(config.code_lengths)]
+        own = batch // self.processes.count
+        if own < 2 * self.parts > 2:
+            raise ValueError(f"accumulation={self.accumulation} leaves parts of one image of the {own} in a batch, and batch "
+                             f"normalisation needs two: at most {max(1, own // 2)}, or a larger batch_size")
         for network in self.surrogates:
             self.processes.synchronise(network)
         self.lasting = [network for network, restart in zip(self.surrogates, config.per_surrogate("restart_every"), strict=True)
                         if not restart]  # those that do not start anew during the game
         self.fresh: list[dict[str, Tensor]] = []
-        self.compiled: dict[torch.nn.Module, Callable[[Tensor], Tensor]] = {}
+        self.compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
         self.random = torch.Generator().manual_seed(config.seed)
         self.privacy = [losses.PrivacyLoss(config.alpha, config.beta, config.gamma, KERNELS[config.kernel](bits),
                                            reduction=config.reduction, scaled=config.scaled)
@@ -70,7 +75,7 @@ class Game:
             "surrogate": self._optimiser(self.surrogates, config.per_surrogate("surrogate_learning_rate")),
         }
 
-    def _optimiser(self, networks: Sequence[torch.nn.Module], learning_rates: Sequence[float]) -> torch.optim.Optimizer:
+    def _optimiser(self, networks: Sequence[nn.Module], learning_rates: Sequence[float]) -> torch.optim.Optimizer:
         groups = [{"params": list(network.parameters()), "lr": rate}
                   for network, rate in zip(networks, learning_rates, strict=True)]
         if self.config.optimiser == "adam":
@@ -92,6 +97,14 @@ class Game:
                          for network in (self.generator, *self.surrogates)}
 
     @cached_property
+    def parts(self) -> int:
+        """Parts of a batch that the surrogates' batch normalisation sees one at a time; 1 where there is none, since
+        `accumulation` then plays the same game.
+        """
+        modules = (module for network in self.surrogates for module in network.modules())
+        return self.accumulation if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules) else 1
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of the training images and labels: a checkpoint only fits the data that it was trained on."""
         content = hashlib.sha256(repr(tuple(self.images.shape)).encode())
@@ -111,16 +124,17 @@ class Game:
     def codes(self, network: HashingNetwork, images: Tensor) -> Tensor:
         """A surrogate's relaxed codes, (B, C, H, W) -> (B, c), under autocast.
 
-        With `accumulation` above 1 the batch goes through the network in that many parts, whose activations are not kept but
-        computed again, part after part, in the backward pass; the parts' gradients add up. The losses see all codes at once, so
-        the gradients are those of the whole batch, except that batch normalisation sees one part at a time.
+        With `accumulation` above 1 the batch goes through the network in that many parts (of sizes that differ by at most one
+        image), whose activations are not kept but computed again, part after part, in the backward pass; the parts' gradients
+        add up. The losses see all codes at once, so the gradients are those of the whole batch, except that batch
+        normalisation sees one part at a time.
         """
         with devices.autocast(images.device, self.config.autocast):
             if self.accumulation == 1:
                 return self.compiled.get(network, network)(images)
             return torch.cat([checkpoint(network, part, use_reentrant=False,
                                          context_fn=lambda: (nullcontext(), backbones.RunningStatisticsKept(network)))
-                              for part in images.chunk(self.accumulation)])
+                              for part in images.tensor_split(min(self.accumulation, len(images)))])
 
     def warm_up(self) -> dict[str, Tensor]:
         """One step of the surrogates that keep what they learn, alone, on clean pairs: mean((x_i·x_j / c − S_ij)²)."""
@@ -165,7 +179,10 @@ class Game:
         each = map(config.per_surrogate, ("surrogate_learning_rate", "surrogate_objective", "generator_affinity",
                                           "reverse_scale"))
         for network, privacy, rate, objective, weight, scale in zip(self.surrogates, self.privacy, *each, strict=True):
-            outputs = self.codes(network, images), self.codes(network, z)  # (B, c) twice
+            of_p, of_o = float(objective != "affinity"), config.affinity * (objective != "privacy")
+            with torch.set_grad_enabled(rate > 0 and bool(of_p or config.clean)):  # else nothing flows back through F(x)
+                of_clean = self.codes(network, images)  # (B, c)
+            outputs = of_clean, self.codes(network, z)  # (B, c) each
             clean, protected = (self.processes.gather(codes.detach().to(images.dtype)).requires_grad_() for codes in outputs)
             terms = privacy.terms(clean, protected, similarity)
             j_p = config.alpha * terms["domain"] + config.beta * terms["similarity"] + config.gamma * terms["matching"]
@@ -178,11 +195,10 @@ class Game:
             own_rows = self.processes.share(cotangent).to(outputs[1].dtype)
             z_gradient += torch.autograd.grad(outputs[1], z, own_rows, retain_graph=True)[0] / players
             if rate > 0:
-                of_p, of_o = float(objective != "affinity"), config.affinity * (objective != "privacy")
                 rows = (of_p * p_clean + c_clean, of_p * p_protected + of_o * o_protected)  # at F(x) and F(z), (B, c) each
-                torch.autograd.backward(outputs, [self.processes.share(row).to(codes.dtype)
-                                                  for row, codes in zip(rows, outputs, strict=True)],
-                                        inputs=list(network.parameters()))
+                flows = [(codes, self.processes.share(row).to(codes.dtype))
+                         for codes, row in zip(outputs, rows, strict=True) if codes.requires_grad]
+                torch.autograd.backward(*zip(*flows, strict=True), inputs=list(network.parameters()))
                 self.processes.add(p.grad for p in network.parameters())
             for name, value in terms.items():
                 record[name] = record[name] + value.detach() / players
@@ -215,7 +231,7 @@ class Game:
 
     def round(self, step: int) -> dict[str, Tensor]:
         """Game step number `step` (0, 1, …) of a run: `step` with the refreshes that are due and G's learning rate."""
-        if step == 0:
+        if step == 0 and self.config.refresh_every:
             self.remember()
         self.refresh(step)
         if self.config.generator_schedule == "cosine":

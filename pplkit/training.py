@@ -86,7 +86,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             more time, the same result.
         accumulation: the surrogates take every batch in so many parts and accumulate the gradients: less memory, more time. The
             losses still see the pairs of the whole batch, and the result is the same up to rounding, unless the surrogates have
-            batch normalisation, which then sees one part at a time. Not part of the configuration: resume with the same number.
+            batch normalisation, which then sees one part at a time: such a run is resumed with the same number only.
         compiled: let `torch.compile` fuse the networks' passes, see `Game.compile`. It is not part of the configuration: a run
             may be continued with or without it, and then differs by rounding.
 
@@ -94,8 +94,9 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.
 
     Raises:
-        ValueError: a single image, images that are not square, a bad `accumulation`, a checkpoint of another configuration or
-            other images, or one that not all processes see.
+        ValueError: a single image, images that are not square, a bad `accumulation`, `compiled` with it or `checkpointing`, a
+            batch that the processes cannot share alike, a checkpoint of another configuration or other images, or one that not
+            all processes see.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
         OutOfMemory: the batch is too large for the device; names the one to try.
@@ -131,9 +132,9 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             for step in range(done, until):
                 try:
                     records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     if is_out_of_memory(error):
-                        raise _memory_help(config, checkpointing, accumulation) from error
+                        raise _memory_help(config, checkpointing, accumulation, together.count) from error
                     raise
                 bar.update()
             _append(history, records, done - config.warmup_steps)
@@ -163,12 +164,12 @@ def is_out_of_memory(error: Exception) -> bool:
             or ("memory" in said and "alloc" in said))
 
 
-def _memory_help(config: PPLConfig, checkpointing: bool, accumulation: int) -> OutOfMemory:
+def _memory_help(config: PPLConfig, checkpointing: bool, accumulation: int, count: int) -> OutOfMemory:
     fewer = max(2, config.batch_size // 2)
     remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
     if not checkpointing and parse(config.backbone)[0] in TORCHVISION:
         remedies.append("checkpointing=True, which changes no result")
-    if 4 * accumulation <= config.batch_size:  # two images in each part, for batch normalisation
+    if 4 * accumulation <= config.batch_size // count:  # two images in each part, for batch normalisation
         remedies.append(f"accumulation={2 * accumulation}")
     return OutOfMemory(f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
                        f"({config.backbone}): try {', or '.join(remedies)}, or several processes")

@@ -174,3 +174,18 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
         train(tmp_path / "other", resume=True)
     with pytest.raises(ValueError, match="text is not a complete safetensors file"):
         train(tmp_path / "text", resume=True)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_whose_batch_normalisation_saw_other_parts_is_refused(tmp_path, before, after):
+    path, config = tmp_path / "run.safetensors", PPLConfig(**(TINY | {"backbone": "mobilenet_v3_small", "steps": 3}))
+    train_ppl(data(), config, checkpoint=path, accumulation=before, progress=False, callback=lambda *_: False)
+    with pytest.raises(checkpoints.OtherCheckpoint, match=f"a run with accumulation={before}, {after} asked for"):
+        train_ppl(data(), config, checkpoint=path, resume=True, accumulation=after, progress=False)
+
+
+def test_without_batch_normalisation_a_run_goes_on_in_other_parts(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(path, callback=lambda *_: False)
+    resumed = train_ppl(data(), PPLConfig(**TINY), checkpoint=path, resume=True, accumulation=3, progress=False)
+    assert len(resumed.history["step"]) == STEPS["steps"]

@@ -84,6 +84,7 @@ CASES = {
     "the generator breaks J_o up": {"affinity": 2.0, "generator_affinity": -3.0},
     "each its own": {"code_lengths": (8, 4, 12), "surrogate_objective": ("both", "privacy", "affinity"), "clean": 1.0,
                      "generator_affinity": (-3.0, 0.0, 1.0), "affinity": 0.5, "reverse_scale": (2.0, 0.3, 0.0)},
+    "one learns from protected images only": {"code_lengths": (8, 4), "surrogate_objective": ("both", "affinity")},
 }
 
 
@@ -132,6 +133,28 @@ def test_a_frozen_surrogate_gets_no_gradient_and_the_others_do():
     assert all(p.grad is None for p in played.surrogates[0].parameters())
     changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
     assert changed == [False] * 6 + [True] * 6
+
+
+@pytest.mark.parametrize("settings, expected", [
+    ({}, [True, True]),
+    ({"surrogate_objective": ("both", "affinity")}, [True, False]),
+    ({"surrogate_objective": ("both", "affinity"), "clean": 1.0}, [True, True]),
+    ({"surrogate_learning_rate": (0.0, 1e-3), "clean": 1.0}, [False, True]),
+])
+def test_the_codes_of_clean_images_keep_activations_only_where_they_teach(monkeypatch, settings, expected):
+    played = start(code_lengths=(4, 8), **settings)
+    clean, _ = batch = played.batch()
+    codes, kept = played.codes, []
+
+    def recorded(network: torch.nn.Module, images: Tensor) -> Tensor:
+        result = codes(network, images)
+        if images is clean:
+            kept.append(result.requires_grad)
+        return result
+
+    monkeypatch.setattr(played, "codes", recorded)
+    played.gradients(*batch)
+    assert kept == expected
 
 
 def test_momentum_adds_nine_tenths_of_the_step_before():
@@ -444,6 +467,23 @@ def test_batch_normalisation_counts_every_part_once():
     played.gradients(*played.batch())
     layers = [m for m in played.surrogates[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert layers and all(int(layer.num_batches_tracked) == 4 for layer in layers)  # two parts, of x and of z
+
+
+@pytest.mark.parametrize(("batch", "parts", "sizes"), [(10, 4, [3, 3, 2, 2]), (16, 7, [3, 3] + 5 * [2]), (3, 5, [1, 1, 1])])
+def test_the_parts_of_a_batch_differ_by_at_most_one_image(batch, parts, sizes):
+    data, seen = toy(), []
+    played = Game(PPLConfig(**(TINY | {"batch_size": batch})), data.images, data.labels, accumulation=parts)
+    played.surrogates[0].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    played.codes(played.surrogates[0], played.batch()[0])
+    assert seen == sizes
+
+
+def test_batch_normalisation_wants_two_images_in_every_part():
+    data, settings = toy(), TINY | {"backbone": "mobilenet_v3_small", "batch_size": 10}
+    with pytest.raises(ValueError, match="accumulation=6 leaves parts of one image of the 10 in a batch, .* at most 5"):
+        Game(PPLConfig(**settings), data.images, data.labels, accumulation=6)
+    played = Game(PPLConfig(**settings), data.images, data.labels, accumulation=4)
+    assert played.parts == 4 and all(value.isfinite() for value in played.step().values())
 
 
 @pytest.mark.parametrize("parts", [0, -1, 1.5, True])
