@@ -127,7 +127,7 @@ class EpsilonExplorer:
 
     def _make_controls(self, epsilon: float, step: float, norm: str) -> None:
         narrow, first = {"width": "190px"}, next(iter(self._victims))
-        self.slider = ipywidgets.FloatSlider(epsilon, min=0, max=1, step=step, description="ε", readout=False,
+        self.slider = ipywidgets.FloatSlider(_at_a_step(epsilon, step), min=0, max=1, step=step, description="ε", readout=False,
                                              layout={"width": "100%"})
         self.typed = ipywidgets.FloatText(epsilon, step=0.01, description="ε typed", continuous_update=False, layout=narrow)
         self.norm = ipywidgets.Dropdown(options=[("ℓ∞", "inf"), ("ℓ2", "2"), ("ℓ1", "1")], value=norm, description="Norm",
@@ -203,7 +203,8 @@ class EpsilonExplorer:
         if key not in self._sweeps:
             if self.choice not in self._victims:
                 raise ValueError(f"no victim {_name(self.choice)} was given; there are: {', '.join(map(_name, self._victims))}")
-            self._sweeps[key] = EpsilonSweep(self._victims[self.choice], self._patterns, self.norm.value)
+            other = next((sweep for (choice, _), sweep in self._sweeps.items() if choice == self.choice), None)
+            self._sweeps[key] = EpsilonSweep(self._victims[self.choice], self._patterns, self.norm.value, other)
         return self._sweeps[key]
 
     def skip(self) -> None:
@@ -226,7 +227,7 @@ class EpsilonExplorer:
         try:
             self.typed.value = epsilon
             if 0 <= epsilon <= 1 and epsilon != self.slider.value:
-                self.slider.value = round(round(epsilon / self.slider.step) * self.slider.step, 4)
+                self.slider.value = _at_a_step(epsilon, self.slider.step)
         finally:
             self._moving = False
         self._refresh()
@@ -237,14 +238,18 @@ class EpsilonExplorer:
         if self.kind.value != ANY:
             places = (self.query.labels == self.classes.index(self.kind.value)).nonzero()[:, 0]
         if not len(places):
-            self._fail(ValueError(f"no query of class {self.kind.value!r} among the {len(self.query)} queries shown"))
-            return
+            error = ValueError(f"no query of class {self.kind.value!r} among the {len(self.query)} queries shown")
+            with self._drawing:
+                self._fail(error)
+            raise error
         if at_random:
             place = places[int(torch.randint(len(places), (), generator=self._random))]
         else:
             behind = places[places > after]
             place = behind[0] if len(behind) else places[0]
         self.number.value = int(place)
+        if self.view is None:  # the same number as before the error
+            self._refresh()
 
     # What is shown
 
@@ -313,13 +318,14 @@ class EpsilonExplorer:
                         self._draw()
             except Exception as error:
                 with self._drawing:
-                    self._fail(error)
+                    if sweep is self._sweeps.get((self.choice, self.norm.value)):
+                        self._fail(error)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when the curve is complete.
+        """Return when the curve is complete, or an error (see `message`) has ended the work on it.
 
         Raises:
-            TimeoutError: it is not after `timeout` seconds.
+            TimeoutError: neither is so after `timeout` seconds.
         """
         thread = self._thread
         if thread is not None:
@@ -328,16 +334,20 @@ class EpsilonExplorer:
                 raise TimeoutError(f"the curve is not complete after {timeout} s: {self.progress.value} of {len(self._grid)} ε")
 
     def wait_for_view(self) -> None:
-        """Complete the picture that is shown, curve apart."""
+        """Complete the picture that is shown, curve apart; after an error there is none to complete."""
+        if self.view is None:
+            return
         if self._sweeps_all:
             self.sweep.evaluate(self.view.epsilon)
         with self._drawing:
             self._draw()
 
     def close(self) -> None:
-        """Stop the thread and take the controls away."""
+        """Stop the thread, take the controls away, and let go of all that was computed."""
         self._closed = True
-        self.widget.close()
+        for part in _parts(self.widget):
+            part.unobserve_all()
+            part.close()
 
     def __repr__(self) -> str:
         """What is shown, in words."""
@@ -359,6 +369,17 @@ class EpsilonExplorer:
 def _name(choice: Choice) -> str:
     """("ADSH", "clean", 16) -> "ADSH clean 16"."""
     return " ".join(map(str, choice))
+
+
+def _at_a_step(epsilon: float, step: float) -> float:
+    """The nearest value that the slider can show."""
+    return round(round(epsilon / step) * step, 4)
+
+
+def _parts(widget: ipywidgets.Widget) -> list[ipywidgets.Widget]:
+    """A widget and all that it is made of: what it holds, their layouts and styles."""
+    held = [*getattr(widget, "children", ()), *(getattr(widget, name, None) for name in ("layout", "style"))]
+    return [widget, *(part for other in held if isinstance(other, ipywidgets.Widget) for part in _parts(other))]
 
 
 def _coarse_to_fine(points: list[float]) -> list[float]:

@@ -40,10 +40,11 @@ class Patterns:
 
     def of(self, part: str) -> Tensor:
         """Patterns of the "query" or the "database" part, float (N, C, H, W) in [-1, 1]."""
-        with self._lock:
-            if part not in self._patterns:
-                self._patterns[part] = _patterns(self._generator, self.images[part].images, self._batch_size)
-            return self._patterns[part]
+        if part not in self._patterns:  # what is known does not wait for the thread that computes another part
+            with self._lock:
+                if part not in self._patterns:
+                    self._patterns[part] = _patterns(self._generator, self.images[part].images, self._batch_size)
+        return self._patterns[part]
 
     def protect(self, part: str, epsilon: float, norm: str = "inf", index: Tensor | slice = slice(None)) -> Tensor:
         """Images of a part at one ε, uint8 (N, C, H, W): equal to `budget.protect` with the generator.
@@ -130,17 +131,18 @@ class EpsilonSweep:
         victim: what the searcher uses, `encode(uint8) -> codes`.
         patterns: the generator's output for queries and database; may be shared by several sweeps.
         norm: of the budget.
+        other: a sweep of the same victim and images with another norm: the clean codes are taken from there.
 
     Raises:
         ValueError: unknown norm, or the victim does not take these images.
     """
 
-    def __init__(self, victim: Victim, patterns: Patterns, norm: str = "inf"):
+    def __init__(self, victim: Victim, patterns: Patterns, norm: str = "inf", other: "EpsilonSweep | None" = None):
         budget.perturbation(torch.zeros(1, 1, 1, 1), 0.0, norm)  # refuses an unknown norm
         self.victim, self.patterns, self.norm = victim, patterns, norm
         self.query, self.database = patterns.images["query"], patterns.images["database"]
-        self.clean_query = victim.encode(self.query.images)  # (Q, c)
-        self.clean_database = victim.encode(self.database.images)  # (N, c), once: it does not depend on ε
+        self.clean_query = other.clean_query if other else victim.encode(self.query.images)  # (Q, c)
+        self.clean_database = other.clean_database if other else victim.encode(self.database.images)  # (N, c)
         self._codes: dict[float, ScenarioCodes] = {}
         self._mean: dict[float, dict[str, MeanAveragePrecision]] = {}
         self._lock = threading.Lock()  # one thread computes; asking for what is known does not wait

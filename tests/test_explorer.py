@@ -1,9 +1,12 @@
 """The ε explorer without a browser: controls change text and pictures, errors are visible, nothing is left behind."""
 
+import gc
 import re
 import threading
+import weakref
 from xml.etree import ElementTree
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -187,6 +190,47 @@ def test_an_error_in_the_background_is_shown():
     explorer.close()
 
 
+def test_a_class_without_a_query_is_named_and_the_next_choice_is_shown():
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), queries=1, curve=False, neighbours=3, ask=False)
+    there = CLASSES[int(explorer.query.labels[0])]
+    other, = set(CLASSES) - {there}
+    with pytest.raises(ValueError, match=f"no query of class '{other}' among the 1 queries shown"):
+        explorer.kind.value = other
+    assert "no query of class" in explorer.message.value and explorer.view is None
+    explorer.wait_for_view()
+    assert explorer.view is None
+    explorer.kind.value = there
+    assert explorer.message.value == "" and explorer.view.query == 0
+    explorer.close()
+
+
+def test_an_error_of_a_victim_that_is_no_longer_shown_leaves_the_picture_alone():
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Failing(TinyVictim):
+        def encode(self, images):
+            if threading.current_thread().name == "ppl-explorer":
+                entered.set()
+                assert go_on.wait(20)
+                raise RuntimeError("too late")
+            return super().encode(images)
+
+    victims = {("ADSH", "clean", 4): Failing(), ("DSDH", "clean", 4): TinyVictim()}
+    explorer = EpsilonExplorer(victims, brighter, make_split(), step=0.5, neighbours=3, ask=False)
+    assert entered.wait(20)
+    explorer.method.value = "DSDH"
+    go_on.set()
+    explorer.wait(20)
+    assert explorer.message.value == "" and explorer.view is not None and explorer.progress.description == "curve done"
+    explorer.close()
+
+
+def test_the_slider_starts_at_one_of_its_steps():
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), epsilon=8 / 255, step=0.02, curve=False, neighbours=3)
+    assert explorer.slider.value == 0.04 and explorer.typed.value == 8 / 255 and explorer.label.value == "0.031 (8/255)"
+    explorer.close()
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="1 channel, got 3"):
         EpsilonExplorer(TinyVictim(), brighter, make_split(channels=3))
@@ -211,6 +255,18 @@ def test_two_hundred_moves_and_a_second_run_leave_nothing_behind():
     explorer.wait(20)
     assert set(threading.enumerate()) <= before and plt.get_fignums() == []
     explorer.close()
+
+
+def test_a_closed_explorer_is_let_go_of_with_all_its_widgets():
+    before = set(ipywidgets.widgets.widget._instances)
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), step=0.5, neighbours=3)
+    explorer.wait(20)
+    assert len(ipywidgets.widgets.widget._instances) > len(before) + 50
+    gone = weakref.ref(explorer)
+    explorer.close()
+    del explorer
+    gc.collect()
+    assert set(ipywidgets.widgets.widget._instances) == before and gone() is None
 
 
 def test_a_second_explorer_of_another_name_leaves_the_first_alone():

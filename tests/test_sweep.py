@@ -129,6 +129,45 @@ def test_the_database_meets_the_generator_only_when_it_is_needed(split, victim):
     assert seen == [9, 40]
 
 
+def test_what_is_known_does_not_wait_for_the_generator(split, victim):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(batch):
+        if len(batch) == len(split.database):
+            entered.set()
+            assert go_on.wait(20)
+        return torch.ones_like(batch)
+
+    sweep = EpsilonSweep(victim, Patterns(slow, split.query, split.database))
+    thread = threading.Thread(target=sweep.evaluate, args=(0.3,))
+    thread.start()
+    assert entered.wait(20)
+    try:
+        seen = []
+        looking = threading.Thread(target=lambda: seen.append(sweep.look(0, 0.3)))
+        looking.start()
+        looking.join(10)
+        assert len(seen) == 1
+    finally:
+        go_on.set()
+        thread.join(20)
+
+
+def test_another_norm_takes_the_clean_codes_over(sweep, generator, victim, split):
+    class Counting:
+        calls = 0
+
+        def encode(self, images):
+            self.calls += 1
+            return victim.encode(images)
+
+    counting = Counting()
+    second = EpsilonSweep(counting, sweep.patterns, "2", EpsilonSweep(counting, sweep.patterns))
+    assert counting.calls == 2 and torch.equal(second.clean_database, sweep.clean_database)
+    assert torch.equal(second.codes(0.3).adversarial_query,
+                       victim.encode(budget.protect(split.query.images, generator, 0.3, "2")))
+
+
 def test_bad_input(sweep, generator, victim, split):
     with pytest.raises(IndexError, match="query 9 does not exist: this set has queries 0 to 8"):
         sweep.look(9, 0.1)
