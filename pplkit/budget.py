@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pplkit import storage
+from pplkit.preconditions import check_whole
 
 NORMS = ("inf", "2", "1")
 
@@ -158,7 +159,7 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
         generator: callable, float images (B, C, H, W) in [0, 1] -> pattern (B, C, H, W); a module is put in eval mode.
         epsilon: budget in pixel units, 0 to 1.
         norm: "inf", "2" or "1".
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, at least 1.
         device: where to run; default: the generator's device, else the images'.
         cache: folder for the protected pixels, for sets beyond memory: they lie in a file there, which vanishes with the
             returned tensor.
@@ -167,10 +168,11 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
         protected images, uint8 (N, C, H, W), on the device of `images`, with `cache` on the CPU.
 
     Raises:
-        ValueError: images not uint8 (N, C, H, W), bad ε or norm, NaN or a wrong shape from the generator.
+        ValueError: images not uint8 (N, C, H, W), bad ε or norm, a batch size below 1, NaN or a wrong shape from the generator.
     """
     epsilon, norm = _check_epsilon(epsilon), check_norm(norm)
     check_images(images)
+    check_whole(batch_size, "batch_size")
     training = False
     if isinstance(generator, torch.nn.Module):
         training = generator.training

@@ -7,7 +7,7 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     """ "auto" -> CUDA if there is one, else the CPU; anything else is taken as it is.
 
     Raises:
-        ValueError: unknown name; CUDA is asked for and absent.
+        ValueError: unknown name; CUDA (or that one of several GPUs) is asked for and absent.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -15,9 +15,19 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
         device = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or another torch device, got {device!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} asked for, but torch sees no CUDA device; use device='cpu' or 'auto'")
+    there = torch.cuda.device_count() if device.type == "cuda" and torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ValueError(f"device {str(device)!r} asked for, but torch sees {there or 'no'} CUDA device"
+                         f"{'s' if there > 1 else ''}; use device='cpu' or 'auto'")
     return device
+
+
+def is_there(device: str | torch.device) -> bool:
+    """Whether `resolve` takes it, and an Apple GPU ("mps") is more than a name."""
+    try:
+        return resolve(device).type != "mps" or torch.backends.mps.is_available()
+    except ValueError:
+        return False
 
 
 def autocast(device: torch.device, enabled: bool | None = None) -> torch.autocast:

@@ -214,6 +214,12 @@ def test_protect_works_in_batches_of_any_size():
         )
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+def test_an_impossible_batch_size_is_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number of at least 1, got {batch_size}"):
+        budget.protect(random_images(2, 1, 4, 4), torch.sin, 0.1, batch_size=batch_size)
+
+
 class Moody(nn.Module):
     """Pattern +1 in eval mode, −1 in training mode."""
 

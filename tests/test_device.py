@@ -10,8 +10,11 @@ def test_auto_takes_cuda_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.resolve("auto") == torch.device("cpu") == devices.resolve()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert devices.resolve("auto") == torch.device("cuda")
-    assert devices.resolve("cuda:0") == torch.device("cuda:0")
+    assert devices.resolve("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="'cuda:2' asked for, but torch sees 2 CUDA devices"):
+        devices.resolve("cuda:2")
 
 
 def test_a_named_device_is_taken_as_it_is():

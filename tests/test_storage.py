@@ -107,6 +107,7 @@ def test_provenance_is_of_the_code_that_runs(monkeypatch):
 
 def test_provenance_names_the_device_that_was_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert [storage.provenance(device)["device"] for device in ("cpu", "cuda:1")] == ["cpu", "GPU 1"]
 

@@ -127,7 +127,7 @@ def itq(images: Tensor, bits: int, iterations: int = 50, seed: int = 0) -> Linea
     error never rises. V is scaled to mean square 1, which changes no code and makes errors of different c comparable.
 
     Args:
-        images: uint8 (N, C, H, W), N > 0.
+        images: uint8 (N, C, H, W), at least two different ones.
         bits: c, 1..D.
         iterations: rounds of both steps, at least 1.
         seed: seed of the first rotation.
@@ -136,10 +136,12 @@ def itq(images: Tensor, bits: int, iterations: int = 50, seed: int = 0) -> Linea
         LinearHash with directions WR; `history` holds mean_ik (b_ik − (VR)_ik)² after each B step.
 
     Raises:
-        ValueError: as `principal_components`, or iterations below 1.
+        ValueError: as `principal_components`, images that are all the same, or iterations below 1.
     """
     check_whole(iterations, "iterations")
     components = principal_components(images, bits)
+    if bool((images == images[:1]).all()):
+        raise ValueError(f"itq needs images that differ, but all {len(images)} are the same")
     projected = components.project(images).double()  # V (N, c)
     projected = projected / projected.square().mean().sqrt()
     random = torch.Generator().manual_seed(seed)

@@ -229,7 +229,9 @@ class Victim:
 
         Args:
             path: of the file.
-            device: where the network goes; None: the device that it was trained on, the CPU where that is not there.
+            device: where the network goes; None: the device that it was trained on, "auto" where that is not there.
+
+        The `history` of the training is not stored: it is empty.
 
         Raises:
             FileNotFoundError: no such file.
@@ -249,6 +251,6 @@ class Victim:
         victim.database_codes = tensors.pop("database_codes", None)
         victim.network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
         if device is None:
-            device = "auto" if victim.device.startswith("cuda") and not torch.cuda.is_available() else victim.device
+            device = victim.device if devices.is_there(victim.device) else "auto"
         victim.network.to(devices.resolve(device), memory_format=torch.channels_last).eval()
         return victim

@@ -92,6 +92,12 @@ def test_itq_is_seeded(images):
     assert not torch.equal(itq(images, 4, 3, seed=5).directions, itq(images, 4, 3, seed=6).directions)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_itq_needs_images_that_differ(count):
+    with pytest.raises(ValueError, match=f"images that differ, but all {count} are the same"):
+        itq(torch.full((count, 1, 3, 3), 77, dtype=torch.uint8), 2)
+
+
 def test_directions_lie_where_the_images_do():
     there = random_projection(torch.zeros(9, 1, 2, 2, dtype=torch.uint8, device="meta"), 3)
     assert there.mean.device == there.directions.device == torch.device("meta")

@@ -234,6 +234,10 @@ def test_a_victim_of_a_gpu_comes_back_without_one(toy, trained, tmp_path, monkey
     assert torch.equal(loaded.encode(toy[0]), victim.encode(toy[0])) and loaded.settings() == victim.settings()
     with pytest.raises(ValueError, match="'cuda' asked for"):
         hashing.load(tmp_path / "v.safetensors", device="cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    victim.device = "mps"
+    victim.save(tmp_path / "v.safetensors")
+    assert torch.equal(hashing.load(tmp_path / "v.safetensors").encode(toy[0]), victim.encode(toy[0]))
 
 
 @pytest.mark.filterwarnings("ignore::pplkit.hashing.CollapseWarning")
