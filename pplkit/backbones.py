@@ -4,13 +4,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision import models
 
 from pplkit.storage import read_tensors
+
+if TYPE_CHECKING:  # loading it takes seconds, and most work needs none of its networks
+    from torchvision import models
 
 # Per-channel mean and standard deviation of the training images, in pixel units.
 STATISTICS = {1: ((0.286,), (0.353,)), 3: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}
@@ -130,17 +133,17 @@ def _pooled(body: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: body.avgpool(x).flatten(1)
 
 
-def _resnet_stages(body: models.ResNet) -> list[Callable[[Tensor], Tensor]]:
+def _resnet_stages(body: "models.ResNet") -> list[Callable[[Tensor], Tensor]]:
     return [lambda x: body.maxpool(body.relu(body.bn1(body.conv1(x)))), body.layer1, body.layer2, body.layer3, body.layer4,
             _pooled(body)]
 
 
-def _mobilenet_stages(body: models.MobileNetV2 | models.MobileNetV3) -> list[Callable[[Tensor], Tensor]]:
+def _mobilenet_stages(body: "models.MobileNetV2 | models.MobileNetV3") -> list[Callable[[Tensor], Tensor]]:
     pool = nn.functional.adaptive_avg_pool2d
     return [*body.features, lambda x: pool(x, 1).flatten(1)]
 
 
-def _googlenet_stages(body: models.GoogLeNet) -> list[Callable[[Tensor], Tensor]]:
+def _googlenet_stages(body: "models.GoogLeNet") -> list[Callable[[Tensor], Tensor]]:
     def third(x: Tensor) -> Tensor:
         return body.maxpool3(body.inception3b(body.inception3a(x)))
 
@@ -196,6 +199,8 @@ BACKBONES = ("dense", "two_conv", *TORCHVISION)
 
 
 def _torchvision(name: str, channels: int, stem: int, weights: str, fetch: bool, checkpointing: bool) -> Torchvision:
+    from torchvision import models
+
     family, features = TORCHVISION[name]
     body = getattr(models, name)(weights=None, **dict(family.options))
     old = body.get_submodule(family.first)
@@ -216,6 +221,8 @@ def _torchvision(name: str, channels: int, stem: int, weights: str, fetch: bool,
 
 def _load_weights(body: nn.Module, name: str, weights: str, first: str) -> None:
     """Fill `body` with torchvision's trained weights; the first kernel is cut to its centre, and summed for grey images."""
+    from torchvision import models
+
     choice = models.get_model_weights(name)[weights]
     try:
         state = choice.get_state_dict(progress=False, check_hash=True)
@@ -271,6 +278,8 @@ def parse(name: str, weights: str | None = None) -> tuple[str, int | None, str]:
         raise ValueError(f"backbone {name!r} names weights already: leave weights={weights!r} out")
     chosen = inside or weights or ""
     if chosen and not _is_file(chosen):
+        from torchvision import models
+
         known = list(models.get_model_weights(network).__members__) if network in TORCHVISION else []
         if chosen not in known:
             raise ValueError(f"there are no weights {chosen!r} for {network!r}: {' or '.join(known) or 'it has none'}, "
