@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 import os
 import tempfile
 import textwrap
@@ -121,9 +122,10 @@ def setting(text: str) -> tuple[str, object]:
 def _number(text: str) -> int | float | str:
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
             continue
+        return value if math.isfinite(value) else text  # norm=inf is a name
     return text
 
 
@@ -185,12 +187,12 @@ def once(path: Path, compute: Callable[[], dict], key: dict, device: str = "auto
 
 
 def given(settings: object) -> object:
-    """Settings, and settings within them, without those that are None: what was added since with None as its default does
-    not make an earlier step another one.
+    """Settings, and settings within them or in lists, without those that are None: what was added since with None as its
+    default does not make an earlier step another one.
     """
     if isinstance(settings, dict):
         return {name: given(value) for name, value in settings.items() if value is not None}
-    return settings
+    return [given(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def exact(value: float) -> str:

@@ -12,6 +12,7 @@ Every finished step is kept under `--work` and shared with Table 1. Writes `data
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
 from pplkit.experiments.common import (
     exact,
+    how_run,
     keep_stored,
     make_victim,
     once,
@@ -48,36 +50,38 @@ JUDGED = 1000  # query images that PSNR and SSIM are averaged over
 
 
 def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, epsilons: Iterable[float], work: Path,
-           device: str, fast: bool) -> dict:
+           device: str, fast: bool) -> dict[str, dict]:
     """One seed's generator at every ε, searched by the four victims of Table 1.
 
     Args:
         trained_at: ε of the generator; None for the paper's.
 
     Returns:
-        {"cells": {"adsh clean": {ε: scenario -> mAP and interval}}, "quality": {ε: PSNR, SSIM, largest change}}, ε as text.
+        ε as text -> {"cells": {"adsh clean": scenario -> mAP and interval}, "quality": PSNR, SSIM, largest change}, as `once`
+        keeps it.
     """
     split = load(dataset, root, seed=seed)
     config = table1.configuration(dataset, seed, trained_at, fast)
     folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
-    epsilons = list(epsilons)
 
-    def measure() -> dict:
+    @functools.cache
+    def sweeps() -> dict[str, EpsilonSweep]:  # when the first ε is not there yet
         run = table1.train_generator(split, config, folder, device)
         patterns = Patterns(run.generator, split.query, split.database)
-        cells: dict[str, dict] = {}
-        for method in METHODS:
-            for domain in TRAIN_DOMAINS:
-                victim = _victim(method, domain, split, patterns, seed, folder, device, fast, config)
-                sweep = EpsilonSweep(victim, patterns, config.norm)
-                cells[f"{method} {domain}"] = {
-                    exact(epsilon): summary(sweep.evaluate(epsilon))
-                    for epsilon in tqdm(epsilons, desc=f"{method}, trained on {domain}, seed {seed}", unit="ε", leave=False)}
-        return {"cells": cells, "quality": {exact(epsilon): _quality(patterns, epsilon, config.norm) for epsilon in epsilons}}
+        return {f"{method} {domain}": EpsilonSweep(
+                    _victim(method, domain, split, patterns, seed, folder, device, fast, config), patterns, config.norm)
+                for method in METHODS for domain in TRAIN_DOMAINS}
 
-    key = {"generator": dataclasses.asdict(config), "split": split.manifest, "epsilons": epsilons,
+    def measure(epsilon: float) -> dict:
+        cells = {name: summary(sweep.evaluate(epsilon)) for name, sweep in sweeps().items()}
+        return {"cells": cells, "quality": _quality(next(iter(sweeps().values())).patterns, epsilon, config.norm)}
+
+    key = {"generator": dataclasses.asdict(config), "split": split.manifest,
            "victims": [make_victim(method, BITS, seed, device, fast, dataset=split.name).settings() for method in METHODS]}
-    return once(work / f"epsilon-{slug(dataset)}" / f"scaled-{config.epsilon:g}-{seed}.json", measure, key, device)
+    place = work / f"epsilon-{slug(dataset)}"
+    return {exact(epsilon): once(place / f"scaled-{config.epsilon:g}-{exact(epsilon)}-{seed}.json",
+                                 functools.partial(measure, epsilon), key, device)
+            for epsilon in tqdm(list(epsilons), desc=f"scaled, seed {seed}", unit="ε")}
 
 
 def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns, seed: int, folder: Path, device: str,
@@ -118,7 +122,11 @@ def retrained(dataset: str, root: str | None, seed: int, epsilons: Iterable[floa
 
 
 def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
-    """One row per victim, train domain, scenario and ε: mean over seeds, the seeds' values, the envelope of their intervals."""
+    """One row per victim, train domain, scenario and ε: mean over seeds, the seeds' values, the envelope of their intervals.
+
+    Args:
+        seeds: seed -> "adsh clean" -> ε as text -> scenario -> mAP and interval.
+    """
     rows = []
     for name, by_epsilon in next(iter(seeds.values())).items():
         method, domain = name.split()
@@ -167,7 +175,8 @@ def report(stored: dict) -> str:
     values = {(way, cell["method"], cell["train"], cell["epsilon"]): cell["mAP"]
               for way in ("scaled", "retrained") for cell in stored[way] if cell["scenario"] == "A->C"}
     victims = [(method, domain) for method in METHODS for domain in TRAIN_DOMAINS]
-    lines = ["A->C: scaled / retrained   " + "   ".join(f"{method} {domain[:5]:5}" for method, domain in victims)]
+    lines = ["A->C: scaled / retrained   " + "   ".join(
+        f"{method} {'clean' if domain == 'clean' else 'prot.'}" for method, domain in victims)]
     for epsilon in sorted({key[-1] for key in values}):
         cells = ("/".join(f"{values[way, *victim, epsilon]:.3f}" if (way, *victim, epsilon) in values else "  -  "
                           for way in ("scaled", "retrained")) for victim in victims)
@@ -186,8 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
     plots.use_style()
     name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
     trained_at = table1.configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast).epsilon
-    keep_stored(options, asked.out / f"{name}.json", asked.seeds, parts=("scaled",), same={"trained_at": trained_at},
-                epsilon=asked.epsilons)
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, parts=("scaled",),
+                same={"dataset": asked.dataset, "trained_at": trained_at}, epsilon=asked.epsilons)
     keep_stored(options, asked.out / f"{name}.json", asked.retrain_seeds or asked.seeds, parts=("retrained",),
                 epsilon=asked.retrained)
     common = (asked.work, asked.device, asked.fast)
@@ -195,14 +204,16 @@ def main(arguments: list[str] | None = None) -> None:
     again = {seed: retrained(asked.dataset, asked.root, seed, asked.retrained, *common)
              for seed in (asked.retrain_seeds or asked.seeds)} if asked.retrained else {}
     config = table1.configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast)
+    victims = [f"{method} {domain}" for method in METHODS for domain in TRAIN_DOMAINS]
     stored = {
         "what": f"Fig. 6 on {asked.dataset}, {BITS} bits, network codes; scaled: one generator trained at "
                 f"{format_epsilon(config.epsilon)}, its output scaled; retrained: one generator per epsilon",
-        "generator": dataclasses.asdict(config), "trained_at": config.epsilon,
-        "runs": {str(seed): {**found["run"], "seconds": found["seconds"]} for seed, found in slides.items()},
+        "dataset": asked.dataset, "generator": dataclasses.asdict(config), "trained_at": config.epsilon,
+        "runs": {str(seed): how_run(found) for seed, found in slides.items()},
         "retrained_seeds": list(again),
-        "quality": {str(seed): found["quality"] for seed, found in slides.items()},
-        "scaled": collect({seed: found["cells"] for seed, found in slides.items()}),
+        "quality": {str(seed): {epsilon: step["quality"] for epsilon, step in found.items()} for seed, found in slides.items()},
+        "scaled": collect({seed: {name: {epsilon: step["cells"][name] for epsilon, step in found.items()} for name in victims}
+                           for seed, found in slides.items()}),
         "retrained": collect(again) if again else []}
     save_json(asked.out / f"{name}.json", stored)
     save_figure(asked.out / f"{name}.png", figure(stored))

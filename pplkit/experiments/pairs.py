@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = f"pairs-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone)
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load),
-                same={"seed": seed, "generator": dataclasses.asdict(config)}, epsilon=asked.epsilons)
+                same={"dataset": asked.dataset, "seed": seed, "generator": dataclasses.asdict(config)}, epsilon=asked.epsilons)
     split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
     folder = asked.work / f"table1-{place(asked.dataset, asked.backbone)}-{config.epsilon:g}" / f"seed{seed}"
     generator = train_generator(split, config, folder, asked.device).generator
@@ -86,8 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
                   for k, row in enumerate(chosen)]
     save_json(asked.out / f"{name}.json", {
         "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)}",
-        "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config), "run": provenance(asked.device),
-        "cells": cells})
+        "dataset": asked.dataset, "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config),
+        "run": provenance(asked.device), "cells": cells})
     plots.use_style()
     save_figure(asked.out / f"{name}.png", figure(shown), dpi=110)
     for epsilon in asked.epsilons:

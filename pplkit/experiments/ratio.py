@@ -148,7 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
     plots.use_style()
     name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
     epsilon = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone).epsilon
-    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), epsilon, share=asked.shares)
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), epsilon, same={"dataset": asked.dataset},
+                share=asked.shares)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load)) for seed in asked.seeds}
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)
@@ -156,7 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
         "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10), {networks(asked.backbone)}, {BITS} bits, "
                 f"network codes, "
                 f"epsilon {format_epsilon(config.epsilon)}",
-        "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"], "load": dict(asked.load),
+        "dataset": asked.dataset, "load": dict(asked.load),
+        "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"],
         "generator": dataclasses.asdict(config),
         "runs": {str(seed): how_run(cells) for seed, cells in seeds.items()},
         "cells": collect(seeds)}

@@ -8,8 +8,10 @@ mAP of the four scenarios with network codes, 1,000 validation queries drawn fro
 """
 
 import dataclasses
+import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -66,6 +68,10 @@ def _victims(seed: int, fast: bool, device: str) -> list[Victim]:
     return [ADSH(16, seed=seed, device=device, **rounds), DSDH(16, seed=seed, device=device, epochs=1 if fast else 8)]
 
 
+def _clean_victims(seed: int, split: RetrievalSplit, fast: bool, device: str) -> list[Victim]:
+    return [fit_victim(victim, split, split.train, progress=False) for victim in _victims(seed, fast, device)]
+
+
 def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
     """The split with the training images and the head of the database only: enough to compare regimes."""
     keep = torch.unique(torch.cat([split.train_index, torch.arange(min(size, len(split.database)))]))  # (n,)
@@ -75,9 +81,9 @@ def _short(split: RetrievalSplit, size: int = 20000) -> RetrievalSplit:
                       query_index=split.query_index, source=split.manifest)
 
 
-def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], work: Path, fast: bool,
+def evaluate(name: str, seed: int, split: RetrievalSplit, clean: Callable[[], list[Victim]], work: Path, fast: bool,
              epsilon: float, device: str) -> dict:
-    """Train the regime's generator and the victims of its images; measure these and the `clean`-trained ones."""
+    """Train the regime's generator and the victims of its images; measure these and the clean-trained ones, `clean()`."""
     changes = REGIMES[name] | ({"warmup_steps": 5, "steps": 5} if fast else {})
     config = PPLConfig(seed=seed, epsilon=epsilon, **changes)
 
@@ -86,12 +92,13 @@ def evaluate(name: str, seed: int, split: RetrievalSplit, clean: list[Victim], w
         twin = protect_split(split, run.protect)
         adversarial = [fit_victim(victim, split, twin.train, progress=False) for victim in _victims(seed, fast, device)]
         rows = {f"{domain} {type(victim).__name__}": summary(evaluate_scenarios(victim, split, twin, train_domain=domain))
-                for domain, victims in zip(TRAIN_DOMAINS, (clean, adversarial), strict=True) for victim in victims}
+                for domain, victims in zip(TRAIN_DOMAINS, (clean(), adversarial), strict=True) for victim in victims}
         return {"rows": rows, "collapsed": run.collapsed}
 
     step = re.sub(r"[^a-z0-9.]+", "_", f"{split.name} {name}".lower())
     return once(work / "regimes" / f"{step}-{epsilon}-{seed}.json", measure,
-                {"config": dataclasses.asdict(config), "split": split.manifest}, device)
+                {"config": dataclasses.asdict(config), "split": split.manifest,
+                 "victims": [victim.settings() for victim in _victims(seed, fast, device)]}, device)
 
 
 def score(row: dict) -> dict[str, float]:
@@ -110,8 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     log = []
     for seed in asked.seeds:
-        split = _short(load(asked.dataset, asked.root, seed=seed).validation(200 if asked.fast else 1000, seed))
-        clean = [fit_victim(victim, split, split.train, progress=False) for victim in _victims(seed, asked.fast, asked.device)]
+        split = _short(load(asked.dataset, asked.root, seed=seed).validation(6 if asked.fast else 1000, seed))
+        clean = functools.cache(functools.partial(_clean_victims, seed, split, asked.fast, asked.device))
         for name in tqdm(asked.only or list(REGIMES), desc=f"regimes, seed {seed}"):
             row = evaluate(name, seed, split, clean, asked.work, asked.fast, asked.epsilon, asked.device)
             entry = {"regime": name, "seed": seed, "epsilon": asked.epsilon, **score(row), **row}

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     name = f"resizing-{slug(asked.dataset)}{'-fast' if asked.fast else ''}.json"
     counts = (20, 40) if asked.fast else (asked.queries, asked.database)
-    keep_stored(options, asked.out / name, asked.seeds, budget=asked.epsilon, same={"counts": counts})
+    keep_stored(options, asked.out / name, asked.seeds, budget=asked.epsilon, same={"dataset": asked.dataset, "counts": counts})
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, counts, asked.work, asked.device)
              for seed in asked.seeds}
     cells = [{"pattern_size": size, "method": method, "scenario": scenario,
@@ -103,7 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     save_json(asked.out / name, {
         "what": f"enlarged {ENLARGED} times, protected, shrunk again and searched, {counts[0]} queries in {counts[1]} "
                 f"images, epsilon {format_epsilon(asked.epsilon)}, 16 bits, network codes",
-        "counts": counts, "runs": {str(seed): how_run(found) for seed, found in seeds.items()}, "cells": cells})
+        "dataset": asked.dataset, "counts": counts,
+        "runs": {str(seed): how_run(found) for seed, found in seeds.items()}, "cells": cells})
     for pattern_size in PATTERN_SIZES:
         for method in METHODS:
             line = {c["scenario"]: c["mAP"] for c in cells if (c["pattern_size"], c["method"]) == (pattern_size, method)}

@@ -67,7 +67,7 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
     if unknown:
         raise ValueError(f"the game cannot be given {', '.join(unknown)}: its fields are {', '.join(fields)} (epsilon, seed "
                          "and backbone are arguments of their own)")
-    changes = dict(game or {}) | ({"warmup_steps": 20, "steps": 20} if fast else {})
+    changes = dict(game or {}) | ({"warmup_steps": 10, "steps": 10} if fast else {})
     if epsilon is not None:
         changes["epsilon"] = epsilon
     return REGIMES[regime](dataset, seed=seed, backbone=backbone, **changes)
@@ -140,7 +140,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
         anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
         run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config),
-                           run=provenance(device))
+                           split=split.manifest, run=provenance(device))
         return {"collapsed": run.collapsed, "memory": memory or {},
                 "anew": anew}  # else its seconds are not those of the whole game
 
@@ -206,7 +206,7 @@ def report(rows: list[dict]) -> str:
                     paper = f"({row['paper']:.3f})" if row["paper"] is not None else " " * 7
                     met = marked.get((method, domain, scenario, b, codes), True)
                     cells.append(f"{row['mAP']:.3f} {paper}{' ' if met else '*'}")
-                lines.append(f"  {domain[:5]:5s} {scenario}        " + "   ".join(cells))
+                lines.append(f"  {'clean' if domain == 'clean' else 'prot.'} {scenario}        " + "   ".join(cells))
     done = compared(rows)
     if done:
         lines.append(f"{sum(row['met'] for row in done)} of {len(done)} cells at least as good as the paper's; "
@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
     path = asked.out / f"{name}.json"
-    keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits)
+    keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits, dataset=[asked.dataset])
     replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,

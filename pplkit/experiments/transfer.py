@@ -51,18 +51,18 @@ NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18@64")  # @64: se
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
              work: Path, device: str, fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
-             origin: str | None = None, origin_options: dict[str, object] | None = None,
-             victim_seed: int | None = None) -> dict[str, dict]:
+             origin: str | None = None, origin_options: dict[str, object] | None = None, victim_seed: int | None = None,
+             origin_root: str | None = None) -> dict[str, dict]:
     """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims.
 
-    `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, `victim_seed` the
-    seed of the victims' weights and batches if not `seed`.
+    `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, its files in
+    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     networks = tuple(networks)
     for network in (backbone, *networks):
         check_pretraining(network, split)
-    source = load(origin, root, seed=seed, **(origin_options or {})) if origin else split
+    source = load(origin, origin_root or root, seed=seed, **(origin_options or {})) if origin else split
     if source.train.images.shape[1] != split.train.images.shape[1]:
         raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "
                          "a generator is carried over between images of the same kind")
@@ -166,6 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims")
     options.add_argument("--victim-seed", type=int, help="of the victims' weights and batches (default: the run's)")
     options.add_argument("--origin", help="data set that the generator learned from (default: --dataset)")
+    options.add_argument("--origin-root", help="as --root, of --origin (default: --root)")
     options.add_argument("--origin-load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="as --load, of --origin")
     add_colour(options)
@@ -174,11 +175,12 @@ def main(arguments: list[str] | None = None) -> None:
     name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
             f"{'-fast' if asked.fast else ''}")
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
+    sets = {"dataset": asked.dataset, "origin": asked.origin}
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget,
-                same={"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods)
+                same=sets | {"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
-                            asked.victim_seed)
+                            asked.victim_seed, asked.origin_root)
              for seed in asked.seeds}
     first = next(iter(seeds[asked.seeds[0]].values()))["key"]
     given = [network for network in asked.networks if parse_backbone(network)[2]]
@@ -186,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     stored = {
         "what": f"{shown} (the paper's networks are deep, and probably pretrained), {BITS} bits, network codes, "
                 f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights"),
-        "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),
+        **sets, "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),
         "generator": first["generator"],
         "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}
                  for seed, cells in seeds.items()},

@@ -30,7 +30,7 @@ def test_both_meanings_are_stored_and_agree_where_they_must(arguments, work, tmp
     printed = capsys.readouterr().out
     stored = json.loads((tmp_path / "epsilon-pictures-fast.json").read_text())
     assert len(stored["scaled"]) == 4 * 3 * 4 and len(stored["retrained"]) == 4 * 1 * 4
-    assert stored["runs"]["0"]["commit"] and stored["trained_at"] == 0.3
+    assert stored["runs"]["0"]["commits"] and stored["trained_at"] == 0.3
     assert (tmp_path / "epsilon-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
     cell = {(way, c["method"], c["train"], c["scenario"], c["epsilon"]): c
             for way in ("scaled", "retrained") for c in stored[way]}
@@ -50,6 +50,13 @@ def test_both_meanings_are_stored_and_agree_where_they_must(arguments, work, tmp
     monkeypatch.setattr(table1, "fit_victim", fails)
     epsilon.main([*arguments, "--out", str(tmp_path)])
     assert json.loads((tmp_path / "epsilon-pictures-fast.json").read_text()) == stored
+    more = [*arguments, "--out", str(tmp_path), "--epsilons", "0", "0.3", "0.5", "1"]  # only the new one is measured
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("scaled-*")}
+    epsilon.main(more)
+    assert len(before) == 3 and before.items() <= {path: path.stat().st_mtime_ns for path in work.rglob("scaled-*")}.items()
+    scaled = json.loads((tmp_path / "epsilon-pictures-fast.json").read_text())["scaled"]
+    assert [c for c in scaled if c["epsilon"] != 0.5] == stored["scaled"] and len(scaled) == 4 * 4 * 4
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         epsilon.main([*arguments, "--out", str(tmp_path), "--trained-at", "0.2"])
     assert "was made with trained_at 0.3, this run has 0.2" in capsys.readouterr().err

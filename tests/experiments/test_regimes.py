@@ -33,13 +33,23 @@ def test_a_short_split_keeps_the_training_images():
     assert short.manifest["counts"] == {part: len(getattr(short, part)) for part in ("train", "query", "database")}
 
 
-def test_regimes_are_added_to_the_log(tmp_path):
-    path = tmp_path / "regimes-fashion-mnist-mini-fast.json"
+def test_regimes_are_added_to_the_log(pictures, load_grey, tmp_path, monkeypatch):
+    load_grey(regimes)
+    path = tmp_path / "regimes-pictures-fast.json"
     path.write_text(json.dumps([{"regime": "an earlier one", "seed": 0, "epsilon": 0.3}]))
-    regimes.main(["--dataset", "fashion-mnist-mini", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"),
-                  "--out", str(tmp_path), "--only", "scatter"])
+    arguments = ["--dataset", f"folder:{pictures}", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"), "--out",
+                 str(tmp_path), "--only", "scatter"]
+    regimes.main(arguments)
     earlier, entry = json.loads(path.read_text())
     assert (earlier["regime"], entry["regime"]) == ("an earlier one", "scatter")
-    assert entry["key"]["split"]["dataset"] == "fashion-mnist-mini/validation/short"
+    assert entry["key"]["split"]["dataset"] == "folder:pictures/validation/short"
+    assert entry["key"]["victims"][0]["outer_epochs"] == 2
     assert set(entry["rows"]) == {"clean ADSH", "clean DSDH", "adversarial ADSH", "adversarial DSDH"}
-    assert entry["run"]["commit"] and 0 < entry["cross_domain"] < 1
+    assert entry["run"]["commit"] and 0 < entry["cross_domain"] <= 1
+
+    def fails(*_args, **_kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(regimes, "fit_victim", fails)
+    regimes.main(arguments)  # the clean-trained victims, too, are only trained where a step is missing
+    assert json.loads(path.read_text()) == [earlier, entry]

@@ -3,12 +3,14 @@
 import argparse
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pplkit import pretrained
+from pplkit.checkpoints import OtherCheckpoint
 from pplkit.config import PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, table1
@@ -71,6 +73,9 @@ def test_a_game_in_other_parts_is_another_one_where_they_matter(arguments, tmp_p
     table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised)
     with pytest.raises(ValueError, match="generator.json was computed with other settings .accumulation differ"):
         table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised, memory={"accumulation": 2})
+    next(tmp_path.rglob("seed0/generator.json")).unlink()  # as after another experiment, which keeps the game only
+    with pytest.raises(OtherCheckpoint, match="accumulation=1, 2 asked for"):
+        table1.run_seed(dataset, None, 0, 0.3, tmp_path, "cpu", True, **normalised, memory={"accumulation": 2})
 
 
 def test_the_seconds_of_a_game_begun_elsewhere_are_unknown(arguments, tmp_path):
@@ -122,6 +127,10 @@ def test_a_run_of_less_does_not_replace_a_stored_result(arguments, tmp_path, cap
     with pytest.raises(SystemExit):
         table1.main(arguments)  # one seed
     assert "has seeds [1] that this run has not" in capsys.readouterr().err and path.read_bytes() == before
+    another = Path(arguments[1].removeprefix("folder:")).parent / "another" / "photos"  # of the same name
+    with pytest.raises(SystemExit):
+        table1.main([*arguments, "--seeds", "0", "1", "--dataset", f"folder:{another}"])
+    assert "has dataset ['folder:" in capsys.readouterr().err and path.read_bytes() == before
 
 
 def test_results_of_other_settings_are_not_mixed_in(arguments, tmp_path):
@@ -201,6 +210,7 @@ def test_a_setting_added_since_and_not_used_makes_no_difference(tmp_path):
     assert common.once(tmp_path / "a.json", dict, {"game": {"steps": 2, "new": None}})["value"] == 3
     with pytest.raises(ValueError, match="game differ"):
         common.once(tmp_path / "a.json", dict, {"game": {"steps": 2, "new": 0}})
+    assert common.given({"victims": [{"eta": 1, "new": None}]}) == {"victims": [{"eta": 1}]}
 
 
 @pytest.mark.parametrize("method", ["adsh", "dsdh"])
@@ -224,7 +234,9 @@ def test_unknown_victim_and_missing_epsilon_are_refused():
 
 @pytest.mark.parametrize("typed", ["2", "inf", "1"])
 def test_the_norm_can_be_given_as_typed(typed):
-    assert table1.configuration("fashion-mnist", 0, game=dict([common.setting(f"norm={typed}")])).norm == typed
+    game = dict([common.setting(f"norm={typed}")])
+    assert table1.configuration("fashion-mnist", 0, game=game).norm == typed
+    json.dumps(game, allow_nan=False)  # the result says what was asked for
 
 
 def test_fields_of_the_game_can_be_given(arguments, tmp_path):
@@ -234,7 +246,7 @@ def test_fields_of_the_game_can_be_given(arguments, tmp_path):
     stored = json.loads(path.read_text())
     assert stored["game"] == {"code_lengths": [8, 4], "batch_size": 16, "steps": 900}
     used = stored["generator"]
-    assert (used["code_lengths"], used["batch_size"], used["steps"]) == ([8, 4], 16, 20)  # --fast plays 20
+    assert (used["code_lengths"], used["batch_size"], used["steps"]) == ([8, 4], 16, 10)  # --fast plays 10
     with pytest.raises(ValueError, match="cannot be given stepps: its fields are code_lengths, "):
         table1.configuration("cifar10", 0, game={"stepps": 3})
     with pytest.raises(ValueError, match="cannot be given seed: .*arguments of their own"):

@@ -37,15 +37,16 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_
 
 def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
     random = np.random.default_rng(0)
-    for name in ("home", "abroad"):
+    for name in ("there/home", "here/abroad"):
         for label in range(2):
             (tmp_path / name / f"class{label}").mkdir(parents=True)
             for i in range(12):
                 Image.fromarray(random.integers(90 * label, 90 * label + 90, (24, 24, 3), dtype=np.uint8)).save(
                     tmp_path / name / f"class{label}" / f"{i}.png")
-    arguments = ["--dataset", f"folder:{tmp_path / 'abroad'}", "--origin", f"folder:{tmp_path / 'home'}", "--epsilon", "0.2",
-                 "--networks", "two_conv", "--methods", "dsdh", "--fast", "--device", "cpu", "--work", str(tmp_path / "work"),
-                 "--out", str(tmp_path / "out"), "--load", "size=16", "channels=1"]
+    arguments = ["--dataset", "folder:abroad", "--root", str(tmp_path / "here"), "--origin", "folder:home",
+                 "--origin-root", str(tmp_path / "there"), "--epsilon", "0.2", "--networks", "two_conv", "--methods", "dsdh",
+                 "--fast", "--device", "cpu", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--load",
+                 "size=16", "channels=1"]
     transfer.main([*arguments, "--origin-load", "size=20", "channels=1"])
     stored = json.loads((tmp_path / "out" / "transfer-home-to-abroad-fast.json").read_text())
     assert "home to" in stored["what"] and stored["load"] == {"size": 16, "channels": 1} and len(stored["cells"]) == 4
