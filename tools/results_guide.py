@@ -184,14 +184,15 @@ def figures_table(root: Path = rules.ROOT) -> str:
          "ratio --dataset cifar10"),
         ("6", "epsilon-fashion-mnist.png", drops,
          "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
-         + f" (one generator scaled, {seeds} seeds); A->A from {min(kept):.2f} to {max(kept):.2f} (retrained)",
+         + f" (one generator scaled, {seeds} seeds); A->A of searchers trained on protected images, ADSH and DSDH, from "
+         f"{min(kept):.2f} to {max(kept):.2f} (all retrained at each ε, one seed)",
          f"epsilon --seeds {' '.join(sweep['scaled'][0]['seeds'])} "
          f"--retrain-seeds {' '.join(map(str, sweep['retrained_seeds']))}"),
     ]
     for name, epsilons in (("fashion-mnist", (0.05, 0.3)), ("cifar10", (0.032, 0.1)), ("imagenet13", (0.032, 0.1))):
         numbers = f"pairs-{name}.{'json' if name in UNLICENSED else 'png'}"
         made = dict.fromkeys(str(c["epsilon"]) for c in _stored(root, f"pairs-{name}")["cells"])
-        rows.append(("7", numbers, subtle, f"{TITLES[name]}: {visible(name, epsilons)}",
+        rows.append(("7", numbers, subtle, f"{TITLES[name]}, one image per class: {visible(name, epsilons)}",
                      f"pairs --dataset {name} --epsilons {' '.join(made)}"))
     table = "\n".join(["| Figure | the paper says | ours, one seed unless stated | made by |", "|---|---|---|---|",
                       *(f"| [{number}](data/results/{name}) | {claim} | {ours} "

@@ -137,6 +137,10 @@ def collapse(function: Callable) -> str:
     undecided = 0.7 * signs
     undecided[0, 0] = 0.01
     small = 0.01 * torch.randn(64, 8, generator=random)
+    one_large = small.clone()
+    one_large[0, 0] = 0.9
+    one_wobbles = alternating.repeat(64, 1)
+    one_wobbles[:, 0] += 0.08 * signs[:, 0]
     cases = [
         ("codes of healthy size, different for every image", 0.7 * signs, "fine"),
         ("healthy codes, one bit of one image undecided", undecided, "fine"),
@@ -147,9 +151,17 @@ def collapse(function: Callable) -> str:
         ("images differ in one bit of eight", one_bit, "fine"),
         ("tiny codes, equal for every image", torch.full((64, 8), 0.003), "near 0"),
         ("equal codes plus a trace of noise", alternating + small / 3, "all equal"),
-        ("codes a little above the threshold", 0.08 * signs, "fine"),
+        ("codes a little above the threshold", 0.06 * signs, "fine"),
+        ("codes a little below the threshold", 0.04 * signs, "near 0"),
+        ("codes near 0, but for one entry", one_large, "near 0"),
+        ("equal codes, but one bit wobbles", one_wobbles, "all equal"),
+        ("spread a little below the threshold", alternating + 0.015 * signs, "all equal"),
+        ("spread a little above the threshold", alternating + 0.03 * signs, "fine"),
     ]
     mistakes: list[tuple[Callable[[Tensor], str], str]] = [
+        (lambda u: "near 0" if u.abs().mean() < 0.05 else "all equal" if u.std(0).max() < 0.02 else "fine",
+         "average the spread over the bits, do not take the largest"),
+        (lambda u: "near 0" if u.abs().max() < 0.05 else _state(u), "take the mean of |u|, not its largest entry"),
         (lambda u: "near 0" if u.abs().min() < 0.05 else _state(u), "take the mean of |u|, not its smallest entry"),
         (lambda u: "near 0" if u.mean().abs() < 0.05 else _state(u),
          "without abs() positive and negative bits cancel and healthy codes look like zero"),

@@ -5,13 +5,18 @@ executed once under nbval: the lax layer reads the cells that failed, the strict
 something else.
 """
 
+import re
 from pathlib import Path
 
 import notebook_rules as rules
 import pytest
 import run_notebooks
+import yaml
 from nbval.plugin import get_sanitize_patterns
 from nbval_run import SANITIZE, strict_run
+from papermill.iorw import NoDatesSafeLoader
+
+from pplkit.config import PPLConfig
 
 COURSE = sorted(rules.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 SANITIZE_RULES = 6
@@ -59,6 +64,20 @@ def test_fast_parameters_are_declared_by_the_notebooks():
     declared = {path.stem: rules.parameters(rules.read(path))[0] for path in COURSE}
     table = rules.read_parameter_table(rules.FAST_PARAMETERS)
     assert rules.parameter_table_problems(table, declared) == []
+
+
+def test_papermill_reads_the_full_run_that_08_prints():
+    """Of `-y "NAME: VALUE"`, as papermill takes it: 3e-05 would be text to it."""
+    path, = rules.NOTEBOOKS.glob("08_*.ipynb")
+    printed = "".join(output.text for _, cell in rules.code_cells(rules.read(path)) for output in cell.outputs
+                      if output.output_type == "stream")
+    command = printed[printed.index("papermill 08_training_on_gpu.ipynb"):]
+    given = {}
+    for assignment in re.findall(r'-y "(.+)"', command):
+        given |= yaml.load(assignment, Loader=NoDatesSafeLoader)
+    full = PPLConfig.reference("fashion-mnist")
+    wanted = {name: getattr(full, name) for name in given.keys() - {"dataset", "device", "checkpoint"}}
+    assert {name: given[name] for name in wanted} == wanted | {"code_lengths": list(full.code_lengths)} and len(wanted) == 7
 
 
 def test_every_sanitize_rule_arrives():
