@@ -36,9 +36,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def together(nodeid: str) -> str:
-    """Tests with the same name here run in one process: those in the browser, and those of a notebook, which share a run."""
-    notebook = NOTEBOOK.search(nodeid)
-    return "tests/browser" if nodeid.startswith("tests/browser/") else notebook[1] if notebook else nodeid
+    """Tests with the same name here run in one process: those in the browser, those of a notebook, which share a run, and those
+    of several processes, which share the processes.
+    """
+    if notebook := NOTEBOOK.search(nodeid):
+        return notebook[1]
+    shared = ("tests/browser/", "tests/test_processes.py")
+    return next((start for start in shared if nodeid.startswith(start)), nodeid)
 
 
 class Scheduling(LoadScopeScheduling):

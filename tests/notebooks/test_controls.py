@@ -173,7 +173,8 @@ class TestPapermill:
     def test_raising_widget_callback(self, headless, tmp_path: Path):
         path = write(tmp_path / "01_widget.ipynb", PARAMETERS, WIDGET_FAILS, "print(slider.value)")
         executed = tmp_path / "executed.ipynb"
-        papermill.execute_notebook(str(path), str(executed), progress_bar=False, kernel_name="python3")
+        papermill.execute_notebook(str(path), str(executed), progress_bar=False, kernel_name="python3",
+                                   execution_timeout=SECONDS)
         result = run_notebooks.run_notebook(path, executed, timeout=SECONDS)
         assert result.problems == ("a widget callback raised RuntimeError: callback broke",)
 
