@@ -84,11 +84,11 @@ def call(function: Callable, /, *args: Any, case: str = "", **kwargs: Any) -> An
     before = _copied(args), _copied(kwargs)
     try:
         result = function(*args, **kwargs)
-    except NotImplementedError as error:
-        fail(f"not implemented yet: {_name(function)}" + (f" ({error})" if str(error) else ""))
     except CheckFailed:
         raise
     except Exception as error:
+        if isinstance(error, NotImplementedError) and not str(error):  # the stub; PyTorch's, about a dtype, has a text
+            fail(f"not implemented yet: {_name(function)}")
         fail(f"{where}: {_name(function)} raised {type(error).__name__}: {error}{_place(error, function)}")
     for names, now, then in (
         ([f"argument {number}" for number in range(1, len(args) + 1)], args, before[0]),
@@ -101,6 +101,20 @@ def call(function: Callable, /, *args: Any, case: str = "", **kwargs: Any) -> An
                     f"(was {show(old)}, is {show(value)}); return a new value and leave the input as it is"
                 )
     return result
+
+
+def gradient(value: Any, leaf: Tensor, *, name: str, case: str) -> Tensor:
+    """The gradient of a right value for one input; CheckFailed if none arrives, or if the way back raises."""
+    arrived = None
+    if isinstance(value, Tensor) and value.requires_grad:
+        try:
+            arrived = torch.autograd.grad(value, leaf, allow_unused=True)[0]
+        except Exception as error:
+            fail(f"{case}: the value is right, but the gradient raised {type(error).__name__}: {error}")
+    if arrived is None:
+        fail(f"{case}: the value is right, but no gradient reaches {name}, nothing can be differentiated: "
+             f"do not detach {name} or convert it to numbers")  # fmt: skip
+    return arrived
 
 
 def expect(condition: bool, message: str) -> None:
@@ -257,7 +271,9 @@ def _difference(value: Any, expected: Any, rtol: float, atol: float, name: str) 
         value = torch.as_tensor(value) if isinstance(value, np.ndarray) else value
     if isinstance(expected, (tuple, list)):
         if not isinstance(value, (tuple, list)) or len(value) != len(expected):
-            return f"{name} is {_kind(value)} ({show(value)}); {len(expected)} values are needed"
+            kind = "None; is a `return` missing?" if value is None else f"{_kind(value)} ({show(value)});"
+            form = "" if isinstance(value, (tuple, list)) else ", as a tuple or a list"
+            return f"{name} is {kind} {len(expected)} values are needed{form}"
         parts = [
             _difference(a, b, rtol, atol, f"{name.removeprefix('the ')}[{index}]")
             for index, (a, b) in enumerate(zip(value, expected, strict=True))

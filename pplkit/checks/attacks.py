@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pplkit.budget import adversarial
-from pplkit.checks import check, compare, expect_close, fail
+from pplkit.checks import call, check, compare, expect_close, expect_tensor, gradient
 
 STD = 0.353  # of the grey images, see pplkit.backbones
 
@@ -36,9 +36,9 @@ def pixel_epsilon(function: Callable) -> str:
 
 
 def _image_cases() -> list[tuple]:
-    """A 2 × 2 image to check by eye, with a black and a white pixel; then seeded batches."""
-    x = torch.tensor([[[[0.0, 0.5], [1.0, 0.05]]]])
-    gradient = torch.tensor([[[[-3.0, 0.02], [2.0, 0.5]]]])
+    """A 2 × 3 image to check by eye, with a black and a white pixel; then seeded batches."""
+    x = torch.tensor([[[[0.0, 0.5, 0.4], [1.0, 0.05, 0.7]]]])
+    gradient = torch.tensor([[[[-3.0, 0.02, -1.0], [2.0, 0.5, -0.5]]]])
     cases: list[tuple] = [(x, gradient, 0.1)]
     for seed, shape, epsilon in ((0, (3, 1, 5, 4), 0.3), (1, (2, 3, 4, 4), 0.03), (2, (2, 1, 3, 3), 0.0)):
         random = torch.Generator().manual_seed(seed)
@@ -67,8 +67,12 @@ def fgsm_step(function: Callable) -> str:
              "the sign of the step is wrong: this descends, so it makes the objective smaller; the attack maximises it"),
             (lambda images, gradient, epsilon: images + epsilon * gradient.sign(),
              "the step is right, but some pixels left [0, 1]: such an image cannot be published; clip it"),
+            (lambda images, gradient, epsilon: (images + epsilon * gradient.sign()).clamp_min(0),
+             "the step is right, but some pixels went above 1: images run from 0 to 1 here, not to 255"),
             (lambda images, gradient, epsilon: images - epsilon * gradient.sign(),
              "the sign of the step is wrong (the attack maximises the objective), and the clip to [0, 1] is missing"),
+            *((lambda images, gradient, epsilon, at_zero=at_zero: step(images, (gradient + at_zero).sign(), epsilon),
+               "where the gradient is 0 the pixel must stay; torch.sign is 0 there") for at_zero in (1e-9, -1e-9)),
             (lambda images, gradient, epsilon: step(images, gradient, epsilon),
              "this steps along the gradient itself, so its length depends on the gradient and large values break "
              "the budget; only the sign counts"),
@@ -200,15 +204,13 @@ def margin_objective(function: Callable) -> str:
         ],
     )  # fmt: skip
     random = torch.Generator().manual_seed(9)
-    for relaxed, codes, margin in cases[:2]:
+    for number, (relaxed, codes, margin) in enumerate(cases[:2], start=1):
+        case = f"case {number} of {len(cases)}, with a gradient"
         relaxed = relaxed.clone().requires_grad_()
         weight = torch.rand(len(relaxed), generator=random)  # (B,), so that images are told apart
-        gradients = []
+        arrived = []
         for answer in (function, right):
-            value = answer(relaxed, codes, margin)
-            if not value.requires_grad:
-                fail("the values are right, but nothing can be differentiated: something was detached or turned "
-                     "into numbers on the way")  # fmt: skip
-            gradients.append(torch.autograd.grad((value * weight).sum(), relaxed)[0])
-        expect_close(gradients[0], gradients[1], name="the gradient for the relaxed codes")
+            value = expect_tensor(call(answer, relaxed, codes, margin, case=case), shape=weight.shape, case=case)
+            arrived.append(gradient((value * weight).sum(), relaxed, name="u", case=case))
+        expect_close(arrived[0], arrived[1], case=case, name="the gradient for the relaxed codes")
     return f"{len(cases)} batches, value and gradient"

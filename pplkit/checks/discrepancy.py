@@ -78,15 +78,16 @@ def _counts(kernel: Tensor, assignments: Tensor) -> tuple[int, int, int]:
 def permutation_p_value(function: Callable) -> str:
     """06.2: p = (1 + #{permuted statistic ≥ observed}) / (1 + P)."""
     cases = []
-    for seed, shift in ((1, 1.0), (0, 0.0), (2, 6.0)):  # first what tells the mistakes apart
+    for seed, size, number, shift in ((4, 4, 20, 1.0), (0, 8, 30, 0.0), (2, 4, 20, 6.0)):  # first what tells the mistakes apart
         random = torch.Generator().manual_seed(seed)
-        both = torch.cat(_clouds(seed, 4, 4, shift))  # (8, 2)
+        both = torch.cat(_clouds(seed, size, size, shift))  # (2B, 2)
         kernel = losses.gaussian_kernel(2.0)(losses.squared_distances(both, both))
         # 64ths: every sum is exact, so a tie is a tie however the statistic is computed
         kernel = ((kernel + kernel.T) * 32).round() / 64
-        places = torch.stack([torch.randperm(8, generator=random) for _ in range(20)])  # (P, N)
-        assignments = places < 4
-        assignments[0] = torch.arange(8) < 4  # the clouds as they were
+        places = torch.stack([torch.randperm(2 * size, generator=random) for _ in range(number)])  # (P, N)
+        assignments = places < size
+        assignments[7] = torch.arange(2 * size) < size  # the clouds as they were
+        assignments[11] = ~assignments[7]  # exchanged: the same value
         cases.append((kernel, assignments))
 
     def p_value(kernel: Tensor, assignments: Tensor) -> float:
@@ -118,6 +119,11 @@ def permutation_p_value(function: Callable) -> str:
         above, _, number = _counts(kernel, assignments)
         return (1 + number - above) / (1 + number)
 
+    def first_shuffle(kernel: Tensor, assignments: Tensor) -> float:
+        weights = torch.where(assignments, 1.0, -1.0).to(kernel)  # (P, N)
+        statistic = ((weights @ kernel) * weights).sum(1)  # (P,)
+        return (1 + int((statistic >= statistic[0]).sum())) / (1 + len(assignments))
+
     compare(
         function,
         p_value,
@@ -126,6 +132,9 @@ def permutation_p_value(function: Callable) -> str:
             (share, "the observed assignment is one of the possible ones: count it too, above and below the line, "
                     "or p can become 0"),
             (strict, "permutations that tie with the observed value count as at least as large"),
+            (lambda k, a: (p_value(k, a) * (1 + len(a)) - 1) / (1 + len(a)), "the 1 + is missing above the line"),
+            (lambda k, a: p_value(k, a) * (1 + len(a)) / len(a), "the 1 + is missing below the line"),
+            (first_shuffle, "the first shuffle was taken for the observed membership, which is True for the first B rows"),
             (lambda k, a: _counts(k, a)[0] / _counts(k, a)[2],
              "ties count as at least as large, and the observed assignment counts as one of the permutations"),
             *((twice(below), "the observed assignment is counted twice: as a row of its own and by the 1 +")
@@ -165,11 +174,13 @@ def smmd(function: Callable) -> str:
     def matrix(labels: Tensor, balanced: bool = False) -> Tensor:
         return losses.similarity_matrix(labels, balanced=balanced).to(DOUBLE)
 
+    uneven = matrix(torch.tensor([0, 0, 0, 0, 0, 1]), balanced=True)
+    uneven[0, 5] = uneven[5, 0] = 0.0  # dissimilar too: S- is S <= 0
     exchanged = "two classes that have swapped places"
     cases = {
         "6 codes of three classes": (*_kernels(*random), matrix(three)),
         exchanged: (*swapped, matrix(torch.tensor([0, 1]))),
-        "the same codes with balanced S": (*_kernels(*random), matrix(three, balanced=True)),
+        "6 codes, 5 of one class, balanced S with one pair at 0": (*_kernels(*_clouds(57, 6, 6, 2.0)), uneven),  # D_s < 0
         "6 codes of one class, no dissimilar pair": (*_kernels(*random), matrix(torch.zeros(6))),
     }
     blind = [call(function, *cases[case], case=case) for case in (exchanged, "6 codes of three classes")]
@@ -177,7 +188,7 @@ def smmd(function: Callable) -> str:
         at_swapped, elsewhere = map(float, blind)
         ignores = min(abs(elsewhere), abs(elsewhere - float(_mmd(*_kernels(*random)))))
         expect(
-            max(abs(at_swapped), ignores) > 1e-9,
+            not max(abs(at_swapped), ignores) <= 1e-9,  # true for NaN, which is reported below
             f"{exchanged}: your D_s is 0 for swapped classes: you dropped the similarity mask",
         )
     for case, (*kernels, similarity) in cases.items():
@@ -195,6 +206,11 @@ def smmd(function: Callable) -> str:
             (plus - _part(kernels, (similarity == -1).to(similarity)),
              "dissimilar pairs were looked for with S == -1; in a balanced S they have other negative values, "
              "S- is S <= 0"),
+            *((_part(kernels, wrong.to(similarity)) - _part(kernels, (similarity < 0).to(similarity)),
+               "S- is S <= 0: a pair with entry 0 is dissimilar too") for wrong in (similarity > 0, similarity >= 0)),
+            *([(0 * plus, "only D_s- is 0 in such a batch; D_s+ stays")] if minus == 0 else []),
+            ((plus - minus).abs(), "D_s can be negative: take no absolute value"),
+            ((plus - minus).clamp_min(0), "D_s can be negative: do not cut it off at 0"),
             (plus + minus, "the two parts are added; D_s- is subtracted"),
             (minus - plus, "the sign is the other way round: D_s+ minus D_s-"),
             (plus, "this is D_s+ alone; D_s- is missing"),

@@ -34,13 +34,9 @@ def encoder_sizes(function: Callable) -> str:
         cases,
         mistakes=[
             (lambda size, stages: _halved(size, stages, lambda s: s // 2),
-             "odd sizes are rounded up here, because of the padding: a 7 becomes a 4, not a 3"),
-            (lambda size, stages: _halved(size, stages, lambda s: (s - 3) // 2 + 1),
-             "the padding is missing: one pixel is added on both sides before the kernel slides"),
-            (lambda size, stages: _halved(size, stages, lambda s: (s + 1 - 3) // 2 + 1),
-             "padding 1 adds a pixel on both sides, two in all"),
-            (lambda size, stages: _halved(size, stages, lambda s: (s + 2 - 3) // 2),
-             "a window that slides n steps stands at n + 1 places: the + 1 is missing"),
+             "odd sizes are rounded up here, because padding 1 adds two pixels, one on both sides: a 7 becomes a 4, not a 3"),
+            (lambda size, stages: _halved(size, stages, lambda s: (s - 1) // 2),
+             "the padding is missing (one pixel on both sides), or the + 1: a window that slides n steps has n + 1 places"),
             (lambda size, stages: [size] * (stages + 1), "the stride is missing: it halves the size"),
             (lambda size, stages: right(size, stages)[1:], "the list starts with the size of the image itself"),
             (lambda size, stages: right(size, stages)[:-1], "the last stage is missing: the list has stages + 1 sizes"),
@@ -68,7 +64,7 @@ def count_parameters(function: Callable) -> str:
     def right(channels: int, widths: Sequence[int]) -> int:
         return sum(p.numel() for p in PerturbationGenerator(channels, widths).parameters())
 
-    cases = [(1, (2, 3)), (1, GREY_WIDTHS), (3, (4, 8, 16)), (3, COLOUR_WIDTHS)]
+    cases = [(1, (2, 5)), (1, GREY_WIDTHS), (3, (4, 8, 16)), (3, COLOUR_WIDTHS)]
     compare(
         function,
         right,
@@ -99,7 +95,7 @@ def count_parameters(function: Callable) -> str:
 @check
 def scale_into_ball(function: Callable) -> str:
     """04.3: δ scaled down where its root mean square per image exceeds ε."""
-    small = torch.tensor([[[[0.3, -0.4]]], [[[0.03, 0.04]]], [[[1.0, 0.0]]]])  # (3, 1, 1, 2)
+    small = torch.tensor([[[[0.3, 0.4]]], [[[0.03, 0.04]]], [[[1.0, 0.0]]]])  # (3, 1, 1, 2)
     cases = [(small, 0.1)]
     for seed, shape, epsilon in ((0, (4, 1, 5, 4), 0.3), (1, (3, 3, 4, 4), 0.05)):
         random = torch.Generator().manual_seed(seed)
@@ -129,9 +125,12 @@ def scale_into_ball(function: Callable) -> str:
             (lambda d, e: scaled(d, e, rms(d).square()), "the root is missing: this is the mean square"),
             (lambda d, e: scaled(d, e, d.flatten(1).abs().mean(1)), "this is the mean |δ|, the norm for p = 1"),
             (lambda d, e: scaled(d, e, d.flatten(1).abs().amax(1)), "this is the largest |δ|, the norm for p = ∞"),
+            *((lambda d, e, less=less: scaled(d, e, d.flatten(1).std(1, correction=less).clamp_min(1e-12)),
+               "this is the standard deviation, which takes the mean off first; the root mean square does not")
+              for less in (0, 1)),
             (lambda d, e: d.clamp(-e, e), "this limits every pixel on its own, which is the ball of p = ∞"),
             (lambda d, e: e * d, "this scales every perturbation by ε; only those outside the ball are to be scaled"),
-            (lambda d, e: scaled(d, e * 255, rms(d)), "epsilon was multiplied by 255; the perturbation is in pixel units"),
+            (lambda d, e: d, "nothing was scaled down: compare the root mean square with ε itself (was it multiplied by 255?)"),
             (lambda d, e: d / rms(d).reshape(-1, 1, 1, 1).clamp(min=1e-12),
              "this has a root mean square of 1, not of ε, and perturbations within the ball must stay as they are"),
         ],
@@ -150,10 +149,10 @@ def round_toward_zero(function: Callable) -> str:
     cases = [(images, (images + change) / 255)]
     for seed in (0, 1):
         random = torch.Generator().manual_seed(seed)
-        clean = torch.randint(0, 256, (2, 1, 4, 4), generator=random).to(torch.uint8)
+        clean = torch.randint(41, 215, (2, 1, 4, 4), generator=random).to(torch.uint8)  # so that z needs no clip
         levels = torch.randint(-40, 41, clean.shape, generator=random).float()
         levels += torch.randint(1, 4, clean.shape, generator=random) / 4 * levels.sign()  # never a hair from a whole level
-        cases.append((clean, ((clean + levels) / 255).clamp(0, 1)))
+        cases.append((clean, (clean + levels) / 255))
 
     def steps(clean: Tensor, z: Tensor) -> Tensor:
         return (z * 255 - clean.float()).mul(1e3).round().div(1e3)  # float noise removed
@@ -183,7 +182,7 @@ def round_toward_zero(function: Callable) -> str:
 @check
 def break_even(function: Callable) -> str:
     """04.5: images after which the training of a generator has cost no more than PGD would have."""
-    cases = [(200, 64, 10), (7, 3, 4), (100, 32, 1), (1, 1, 10)]
+    cases = [(200, 64, 10), (9, 5, 4), (100, 32, 1), (1, 1, 10)]
     compare(
         function,
         lambda steps, batch_size, pgd_steps: -(-steps * batch_size // pgd_steps),
@@ -193,6 +192,7 @@ def break_even(function: Callable) -> str:
         mistakes=[
             (lambda s, b, n: s * b // n, "this is rounded down: with so many images PGD is still cheaper; round up"),
             (lambda s, b, n: s * b / n, "a number of images is whole: round up"),
+            (lambda s, b, n: math.ceil(s / n) * b, "round up at the very end, not before multiplying with the batch size"),
             (lambda s, b, n: math.ceil(s / n), "the batch size is missing: every step looks at a whole batch"),
             (lambda s, b, n: s // n, "the batch size is missing: every step looks at a whole batch"),
             (lambda s, b, n: s * b, "this is what the training costs; PGD pays pgd_steps for every single image"),

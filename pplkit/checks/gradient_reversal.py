@@ -93,6 +93,10 @@ def reversal(function: Callable) -> str:
                 ((1 - scale) * x.detach(), "Forward the two parts must add up to x itself, not to (1 - lambda) x"),
             ],
         )
+        beside = torch.autograd.grad(x.sum(), x)[0]
+        expect_close(beside, torch.ones_like(x), case=case, name="the gradient of x beside the layer", mistakes=[
+            (torch.full_like(x, -scale), "A hook on x reverses every gradient of x, not only the one through the layer"),
+        ])  # fmt: skip
         if y.requires_grad:
             gradient = torch.autograd.grad((y * incoming).sum(), x, allow_unused=True)[0]
         else:
@@ -241,6 +245,10 @@ def cotangents(function: Callable) -> str:
                 ((o + scale * p, o - scale * p), "Lambda is on F's side as well; it scales only what goes to G"),
                 ((o + p, -scale * (o + p)), "J_o was reversed on the way to G as well; only J_p is"),
                 ((p, -scale * p), "J_o is missing: both players also minimise it"),
+                *(((first + o + p, o - scale * (o + p) if first is o else (1 - scale) * (o + p)),
+                   "backward() adds to .grad: the gradient of J_p still holds that of J_o. Use torch.autograd.grad")
+                  for first in (o, o + p)),
+                ((p, o - scale * p), "J_o is missing in what goes to F: it minimises J_o + J_p"),
                 ((o + at_clean, o - scale * at_clean),
                  "J_p was differentiated with respect to the clean codes; G reaches the protected ones only"),
             ],

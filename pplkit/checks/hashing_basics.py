@@ -69,6 +69,9 @@ def average_precision(function: Callable) -> str:
             (lambda r: float((_precision(r) * r).mean()), "divide by the number of relevant images, not by the length N"),
             (lambda r: float(_precision(r).mean()), "only the relevant places enter the average; multiply by rel_k"),
             (lambda r: float(_precision(r).sum() / r.sum()), "only the relevant places enter the sum; multiply by rel_k"),
+            (lambda r: float((_precision(r) * r).sum()), "the sum is not divided by the number of relevant images"),
+            (lambda r: float(_precision(r)[r].mean()),
+             "relevant holds whole numbers, so precision[relevant] picks the places 0 and 1; a mask is relevant == 1"),
             (lambda r: float(r.float().mean()), "this is the precision of the whole list; the order plays no part in it"),
             *(
                 (
@@ -184,9 +187,16 @@ def expected_average_precision(function: Callable) -> str:
             ),
             (lambda n, r: _closed_form(n, r, one=0), "the relevant item itself counts too: R + 1"),
             (lambda n, r: _closed_form(n, r, stop=0), "the harmonic sum ends one place too early: the group has n_d places"),
-            (lambda n, r: _closed_form(n, r, start=0, stop=0), "the harmonic sum starts one place too early"),
+            (
+                lambda n, r: _closed_form(n, r, start=0, stop=0),
+                "the harmonic sum starts too early: it runs over the places N + 1 to N + n, not over 1 to n or N to N + n - 1",
+            ),
             (lambda n, r: _closed_form(n, r, held=0), "f multiplies N + 1, not N: the item itself takes a place"),
             (_skips_empty_groups, "a distance with nothing relevant adds nothing, but its items still count into N"),
+            (
+                lambda n, r: _expected_average_precision(n, r) * sum(r) / len(n),
+                "divide by the number of relevant items, not of distances",
+            ),
             (
                 lambda n, r: _expected_average_precision(n, r) * sum(r),
                 "the sum is not divided by the number of relevant items",
@@ -232,6 +242,8 @@ def rotation(function: Callable) -> str:
                 (best.T, "this is the transpose: it turns B towards V. Mind on which side of V the rotation stands"),
                 (left @ right.T, "torch.linalg.svd already returns the third factor transposed; do not transpose it again"),
                 (-best, "the sign is flipped: this is the farthest rotation"),
+                (best - 2 * left[:, -1:] @ right[-1:],
+                 "the determinant was forced to +1; only RᵀR = I is asked for, a reflection is allowed"),
             ])  # fmt: skip
         except CheckFailed as failed:
             errors = [float((codes.double() - projected.double() @ r).square().mean()) for r in (answer, best)]

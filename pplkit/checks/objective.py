@@ -29,6 +29,7 @@ def matching_loss(function: Callable) -> str:
         losses.matching_loss,
         cases,
         mistakes=[
+            (lambda x, z: (x - z).square().sum(0).mean(), "The axes are swapped: sum over the bits, mean over the images"),
             (lambda x, z: (x - z).square().mean(), "This is also a mean over the bits; ‖·‖² is their sum"),
             (lambda x, z: (x - z).square().sum(), "This is the sum over the images; the package takes their mean"),
             (lambda x, z: (x - z).norm(dim=1).mean(), "The norm is not squared"),
@@ -180,6 +181,8 @@ def player_losses(function: Callable) -> str:
             ((o - scale * p, o + scale * p), "Lambda (scale) belongs to the generator's loss only"),
             ((-scale * p, p), "J_o is missing: both players also minimise it"),
             ((o - scale * p, p), "J_o is missing in the surrogate's loss: this is Algorithm 1, eq. (12) has J_o + J_p"),
+            ((o - scale * a * d + b * s + g * e, o + p), "The minus reaches the first term only: put all of J_p in brackets"),
+            ((o - scale * (d + 10 * s + e), o + d + 10 * s + e), "The weights are ignored: use alpha, beta, gamma as given"),
             ((o - scale * (d + s + e), o + d + s + e), "The weights alpha, beta, gamma are missing"),
         ]
         for x, y, z in ((a * d, g * s, b * e), (b * d, a * s, g * e), (g * d, b * s, a * e), (b * d, g * s, a * e),

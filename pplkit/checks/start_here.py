@@ -20,7 +20,7 @@ def flipped_bits(function: Callable) -> str:
     cases = [
         (torch.tensor([1, -1, 1, 1, -1]), torch.tensor([1, 1, 1, 1, -1])),  # each mistake gives another number
         (torch.tensor([1, -1, 1]), torch.tensor([1, -1, 1])),
-        (torch.tensor([1, -1, 1, 1, -1]), torch.tensor([-1, 1, -1, -1, 1])),
+        (torch.tensor([1, 1, 1, 1, -1, 1, -1]), torch.tensor([-1, -1, -1, -1, 1, 1, -1])),
         *((before, after) for before, after in draw),
     ]
     compare(
@@ -31,7 +31,8 @@ def flipped_bits(function: Callable) -> str:
             (lambda a, b: int((a == b).sum()), "these are the equal bits; the flipped ones are asked for"),
             (lambda a, b: int(a @ b), "this is the inner product, equal minus different bits"),
             (lambda a, b: int((a - b).abs().sum()), "every flipped bit counts 2 here, from -1 to +1"),
-            (lambda a, b: int((a - b).sum()), "differences of opposite sign cancel here"),
+            *((lambda a, b, f=f: f((a - b).sum()), "differences of opposite sign cancel here")
+              for f in (int, lambda d: int(d) / 2, lambda d: abs(int(d)) / 2)),
             (lambda a, b: float((a != b).float().mean()), "this is the share of bits, not their number"),
             (lambda a, b: bool((a != b).any()), "this only says whether any bit flipped, not how many"),
         ],

@@ -161,7 +161,8 @@ def collapse(function: Callable) -> str:
     mistakes: list[tuple[Callable[[Tensor], str], str]] = [
         (lambda u: "near 0" if u.abs().mean() < 0.05 else "all equal" if u.std(0).max() < 0.02 else "fine",
          "average the spread over the bits, do not take the largest"),
-        (lambda u: "near 0" if u.abs().max() < 0.05 else _state(u), "take the mean of |u|, not its largest entry"),
+        (lambda u: "near 0" if u.abs().max() < 0.05 else "all equal" if u.std(0).mean() < 0.02 else "fine",
+         "take the mean of |u|, not its largest entry"),
         (lambda u: "near 0" if u.abs().min() < 0.05 else _state(u), "take the mean of |u|, not its smallest entry"),
         (lambda u: "near 0" if u.mean().abs() < 0.05 else _state(u),
          "without abs() positive and negative bits cancel and healthy codes look like zero"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pplkit import losses
-from pplkit.checks import call, check, compare, expect, expect_close, expect_tensor, fail, show
+from pplkit.checks import call, check, compare, expect, expect_close, expect_tensor, gradient, show
 from pplkit.hashing import dsdh
 from pplkit.hashing.dpsh import similar_pairs
 
@@ -113,6 +113,7 @@ def adsh_bit(function: Callable) -> str:
             argument = 2 * codes @ others + linear[:, k]  # (n,)
             column = call(function, codes, outputs, linear, k, case=case)
             column = expect_tensor(column, shape=(n,), case=case, name="the column")
+            expect(column.dtype != torch.bool, f"{case}: the column is bool; bits are -1 or +1")
             wrong = column[column.abs() != 1]
             expect(len(wrong) == 0, f"{case}: the column contains {show(wrong[:1])}; bits are -1 or +1")
             expect_close(column, -argument.sign(), case=case, name="the column", mistakes=[
@@ -124,6 +125,14 @@ def adsh_bit(function: Callable) -> str:
                 (codes[:, k], "this is the old column"),
             ])  # fmt: skip
             checked += 1
+    codes, outputs, linear = torch.ones(2, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0], [3.0, 1.0]])
+    case = "n = 2, c = 2, bit k = 0, where the first image has coefficient 0"
+    column = expect_tensor(call(function, codes, outputs, linear, 0, case=case), shape=(2,), case=case, name="the column")
+    expect(
+        column[0].abs() == 1,
+        f"{case}: the column contains {show(column[:1])}; torch.sign(0) is 0, which is no bit. There -1 and +1 are equally "
+        "good: keep the old one",
+    )
     return f"{checked} columns, each the best of all possible ones"
 
 
@@ -195,16 +204,16 @@ def dsdh_loss(function: Callable) -> str:
                 2 * (softplus(theta) - similar * theta).mean() + eta * (u - codes).square().mean(),
                 "these are means; the objective has sums",
             ),
+            (2 * pairs + eta * (u - codes).square().mean(), "the quantisation term is a mean; the objective has sums"),
+            (2 * pairs / theta.numel() + eta * quantisation, "the pair term is a mean; the objective has sums"),
             (
                 2 * pairs + eta * (u - torch.where(u >= 0, 1.0, -1.0)).square().sum(),
                 "the quantisation term uses sign(u) instead of the learned codes b",
             ),
         ])  # fmt: skip
-        if not isinstance(value, Tensor) or not value.requires_grad:
-            fail(f"{case}: the value is right, but no gradient reaches u; do not detach u or convert it to numbers")
-        gradient = torch.autograd.grad(value, leaf)[0]  # (b, c)
+        arrived = gradient(value, leaf, name="u", case=case)  # (b, c)
         wanted = (theta.sigmoid() - similar) @ buffer + 2 * eta * (u - codes)  # (b, c)
-        expect_close(gradient, wanted, rtol=1e-3, atol=1e-4, case=case, name="the gradient", mistakes=[
+        expect_close(arrived, wanted, rtol=1e-3, atol=1e-4, case=case, name="the gradient", mistakes=[
             (
                 (theta.sigmoid() - similar) @ buffer,
                 "the value is right, but the quantisation term has no gradient, so η, B and W do nothing. Do not detach u",

@@ -86,7 +86,8 @@ def bit(codes, outputs, linear, k, *, factor=2, keep=False, sign=-1, q=1):
     others = (outputs.T @ outputs)[:, k].clone()
     if not keep:
         others[k] = 0
-    return sign * (factor * codes @ others + q * linear[:, k]).sign()
+    argument = factor * codes @ others + q * linear[:, k]
+    return torch.where(argument == 0, codes[:, k], sign * argument.sign())
 
 
 class TestAdshBit:
