@@ -60,7 +60,7 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
         raise OtherCheckpoint(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
     if header.get("data") != game.fingerprint:
         raise OtherCheckpoint(f"{path} belongs to a run with other training images or labels: use another file name")
-    parts = header.get("parts", "1")
+    parts = header.get("parts", str(game.parts))  # older files do not say
     if parts != str(game.parts):
         raise OtherCheckpoint(f"{path} belongs to a run with accumulation={parts}, {game.parts} asked for, and batch "
                               "normalisation sees one part at a time: use another file name")

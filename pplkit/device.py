@@ -7,7 +7,7 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     """ "auto" -> CUDA if there is one, else the CPU; anything else is taken as it is.
 
     Raises:
-        ValueError: unknown name; CUDA (or that one of several GPUs) is asked for and absent.
+        ValueError: unknown name; CUDA, or the GPU of that number, is asked for and absent.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,7 +23,7 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
 
 
 def is_there(device: str | torch.device) -> bool:
-    """Whether `resolve` takes it, and an Apple GPU ("mps") is more than a name."""
+    """Whether `resolve` takes it and, for "mps", torch sees an Apple GPU; other kinds are not looked for."""
     try:
         return resolve(device).type != "mps" or torch.backends.mps.is_available()
     except ValueError:

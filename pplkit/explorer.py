@@ -299,10 +299,10 @@ class EpsilonExplorer:
     def _next(self) -> tuple[EpsilonSweep, float] | None:
         """The ε on show if it is not known yet, else the next point of the curve; None ends the thread."""
         with self._deciding:
-            sweep = self._sweeps.get((self.choice, self.norm.value))
+            sweep, view = self._sweeps.get((self.choice, self.norm.value)), self.view
             ending = self._closed or not threading.main_thread().is_alive()  # Python waits for this thread, so let it go
-            if sweep is not None and self.view is not None and not ending:
-                for epsilon in (self.view.epsilon, *self._grid) if self._with_curve else (self.view.epsilon,):
+            if sweep is not None and view is not None and not ending:
+                for epsilon in (view.epsilon, *self._grid) if self._with_curve else (view.epsilon,):
                     if epsilon not in sweep:
                         return sweep, epsilon
             self._thread = None
@@ -335,19 +335,24 @@ class EpsilonExplorer:
 
     def wait_for_view(self) -> None:
         """Complete the picture that is shown, curve apart; after an error there is none to complete."""
-        if self.view is None:
+        view = self.view
+        if view is None:
             return
         if self._sweeps_all:
-            self.sweep.evaluate(self.view.epsilon)
+            self.sweep.evaluate(view.epsilon)
         with self._drawing:
-            self._draw()
+            if self.view is not None:
+                self._draw()
 
     def close(self) -> None:
         """Stop the thread, take the controls away, and let go of all that was computed."""
         self._closed = True
-        for part in _parts(self.widget):
-            part.unobserve_all()
-            part.close()
+        with self._drawing:
+            for part in _parts(self.widget):
+                part.unobserve_all()
+                part.close()
+            self._sweeps.clear()
+            self._patterns.clear()  # a notebook's Out keeps the explorer itself
 
     def __repr__(self) -> str:
         """What is shown, in words."""
@@ -373,7 +378,7 @@ def _name(choice: Choice) -> str:
 
 def _at_a_step(epsilon: float, step: float) -> float:
     """The nearest value that the slider can show."""
-    return round(round(epsilon / step) * step, 4)
+    return round(min(round(epsilon / step), int(1 / step + 1e-6)) * step, 4)
 
 
 def _parts(widget: ipywidgets.Widget) -> list[ipywidgets.Widget]:

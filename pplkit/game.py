@@ -57,7 +57,8 @@ class Game:
         own = batch // self.processes.count
         if own < 2 * self.parts > 2:
             raise ValueError(f"accumulation={self.accumulation} leaves parts of one image of the {own} in a batch, and batch "
-                             f"normalisation needs two: at most {max(1, own // 2)}, or a larger batch_size")
+                             f"normalisation needs two: at most {max(1, own // 2)}"
+                             f"{', or a larger batch_size' if batch < len(self.images) else ''}")
         for network in self.surrogates:
             self.processes.synchronise(network)
         self.lasting = [network for network, restart in zip(self.surrogates, config.per_surrogate("restart_every"), strict=True)

@@ -26,7 +26,7 @@ class PerturbationGenerator(nn.Module):
         widths: encoder channels, the decoder mirrors them; default by `channels`.
 
     Attributes:
-        metadata: what the file says that it was loaded from (`load`), else empty.
+        metadata: the header of the file that `load` read; empty otherwise.
     """
 
     def __init__(self, channels: int = 1, widths: Sequence[int] | None = None):

@@ -40,11 +40,18 @@ class Patterns:
 
     def of(self, part: str) -> Tensor:
         """Patterns of the "query" or the "database" part, float (N, C, H, W) in [-1, 1]."""
-        if part not in self._patterns:  # what is known does not wait for the thread that computes another part
+        found = self._patterns.get(part)
+        if found is None:  # what is known does not wait for the thread that computes another part
             with self._lock:
-                if part not in self._patterns:
-                    self._patterns[part] = _patterns(self._generator, self.images[part].images, self._batch_size)
-        return self._patterns[part]
+                found = self._patterns.get(part)
+                if found is None:
+                    found = _patterns(self._generator, self.images[part].images, self._batch_size)
+                    self._patterns[part] = found
+        return found
+
+    def clear(self) -> None:
+        """Let go of the patterns; they are computed again when they are asked for."""
+        self._patterns.clear()
 
     def protect(self, part: str, epsilon: float, norm: str = "inf", index: Tensor | slice = slice(None)) -> Tensor:
         """Images of a part at one ε, uint8 (N, C, H, W): equal to `budget.protect` with the generator.

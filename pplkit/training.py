@@ -94,9 +94,9 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         PPLRun. On a CPU two runs with the same configuration and threads give identical weights.
 
     Raises:
-        ValueError: a single image, images that are not square, a bad `accumulation`, `compiled` with it or `checkpointing`, a
-            batch that the processes cannot share alike, a checkpoint of another configuration or other images, or one that not
-            all processes see.
+        ValueError: a single image, images that are not square, a bad `accumulation`, `compiled` together with
+            `checkpointing` or `accumulation` above 1, a batch that the processes cannot share alike, a checkpoint of another
+            configuration or other images, or one that not all processes see.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
         OutOfMemory: the batch is too large for the device; names the one to try.

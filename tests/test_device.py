@@ -15,6 +15,7 @@ def test_auto_takes_cuda_where_there_is_one(monkeypatch):
     assert devices.resolve("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ValueError, match="'cuda:2' asked for, but torch sees 2 CUDA devices"):
         devices.resolve("cuda:2")
+    assert devices.is_there("cuda:1") and not devices.is_there("cuda:2") and not devices.is_there("bogus")
 
 
 def test_a_named_device_is_taken_as_it_is():

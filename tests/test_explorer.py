@@ -225,9 +225,24 @@ def test_an_error_of_a_victim_that_is_no_longer_shown_leaves_the_picture_alone()
     explorer.close()
 
 
+def test_an_error_while_the_view_is_completed_stays_on_show(explorer, monkeypatch):
+    evaluate = EpsilonSweep.evaluate
+
+    def fails_elsewhere(sweep, epsilon):
+        explorer._fail(RuntimeError("in the thread"))
+        return evaluate(sweep, epsilon)
+
+    monkeypatch.setattr(EpsilonSweep, "evaluate", fails_elsewhere)
+    explorer.wait_for_view()
+    assert "in the thread" in explorer.message.value and explorer.view is None
+
+
 def test_the_slider_starts_at_one_of_its_steps():
     explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), epsilon=8 / 255, step=0.02, curve=False, neighbours=3)
     assert explorer.slider.value == 0.04 and explorer.typed.value == 8 / 255 and explorer.label.value == "0.031 (8/255)"
+    explorer.close()
+    explorer = EpsilonExplorer(TinyVictim(), brighter, make_split(), epsilon=1.0, step=0.6, curve=False, neighbours=3)
+    assert explorer.slider.value == 0.6  # 1.2 is none
     explorer.close()
 
 
@@ -264,6 +279,7 @@ def test_a_closed_explorer_is_let_go_of_with_all_its_widgets():
     assert len(ipywidgets.widgets.widget._instances) > len(before) + 50
     gone = weakref.ref(explorer)
     explorer.close()
+    assert not explorer._sweeps and not explorer._patterns._patterns  # Out[1] of a notebook may keep the explorer
     del explorer
     gc.collect()
     assert set(ipywidgets.widgets.widget._instances) == before and gone() is None

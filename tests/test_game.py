@@ -482,6 +482,8 @@ def test_batch_normalisation_wants_two_images_in_every_part():
     data, settings = toy(), TINY | {"backbone": "mobilenet_v3_small", "batch_size": 10}
     with pytest.raises(ValueError, match="accumulation=6 leaves parts of one image of the 10 in a batch, .* at most 5"):
         Game(PPLConfig(**settings), data.images, data.labels, accumulation=6)
+    with pytest.raises(ValueError, match="of the 6 in a batch, .* at most 3$"):
+        Game(PPLConfig(**settings), data.images[:6], data.labels[:6], accumulation=4)
     played = Game(PPLConfig(**settings), data.images, data.labels, accumulation=4)
     assert played.parts == 4 and all(value.isfinite() for value in played.step().values())
 

@@ -346,6 +346,7 @@ def test_fewer_than_fifty_steps_are_too_few_to_judge(monkeypatch):
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    MemoryError(),
 ])
 @pytest.mark.parametrize("phase", ["warm_up", "round"])
 def test_a_batch_too_large_for_the_memory_names_the_one_to_try(monkeypatch, phase, error):
@@ -361,6 +362,12 @@ def test_a_batch_too_large_for_the_memory_names_the_one_to_try(monkeypatch, phas
         train(backbone="mobilenet_v3_small")
     with pytest.raises(training.OutOfMemory, match="batch_size=8, or accumulation=6, or several processes"):
         train_ppl(toy(), PPLConfig(**SHORT), progress=False, accumulation=3)
+
+
+def test_parts_are_those_of_a_process_s_share_of_the_batch():
+    config = PPLConfig(batch_size=16)
+    assert "accumulation=4" in str(training._memory_help(config, False, 2, 1))
+    assert "accumulation" not in str(training._memory_help(config, False, 2, 4))
 
 
 def test_other_errors_come_as_they_are(monkeypatch):

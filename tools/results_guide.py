@@ -165,7 +165,7 @@ def figures_table(root: Path = rules.ROOT) -> str:
     across = '"generalizes well across different networks and datasets"'
     drops = 'cross-domain search "drops suddenly"; A->A of models trained on adversarial data is kept'
     subtle = '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"'
-    seeds = len(sweep["scaled"][0]["seeds"])
+    seeds, again = len(sweep["scaled"][0]["seeds"]), len(sweep["retrained_seeds"])
     transfer, of_cifar10 = _stored(root, "transfer-fashion-mnist"), _stored(root, "transfer-cifar10")
     reduced = " ".join(f"{name}={value}" for name, value in of_cifar10["load"].items())
     rows = [
@@ -185,7 +185,7 @@ def figures_table(root: Path = rules.ROOT) -> str:
         ("6", "epsilon-fashion-mnist.png", drops,
          "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
          + f" (one generator scaled, {seeds} seeds); A->A of searchers trained on protected images, ADSH and DSDH, from "
-         f"{min(kept):.2f} to {max(kept):.2f} (all retrained at each ε, one seed)",
+         f"{min(kept):.2f} to {max(kept):.2f} (all retrained at each ε, {'one seed' if again == 1 else f'{again} seeds'})",
          f"epsilon --seeds {' '.join(sweep['scaled'][0]['seeds'])} "
          f"--retrain-seeds {' '.join(map(str, sweep['retrained_seeds']))}"),
     ]

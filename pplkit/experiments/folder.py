@@ -44,7 +44,7 @@ def check_generator(generator: PerturbationGenerator, split: RetrievalSplit) -> 
             trained["sha256"]["query"] != split.manifest["sha256"]["query"]):
         raise ValueError(f"the generator was trained on {split.name} with other queries left out (seed {trained['seed']}, "
                          f"{trained['counts']['query']} queries), so it may know these (seed {split.manifest['seed']}, "
-                         f"{len(split.query)}): evaluate with the same seed and shares, or train a generator with these")
+                         f"{len(split.query)}): evaluate with the seed and the shares that it was trained with")
 
 
 def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsilon: float | None, norm: str = "inf", *,
@@ -70,8 +70,8 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
         "high", "worst", "best"}}}, "run".
 
     Raises:
-        FileNotFoundError, ValueError: as `data.load`; neither generator nor protected images; a generator or a backbone
-            that was trained on some of the queries; a bad learning rate.
+        FileNotFoundError, ValueError: as `data.load`; neither generator nor protected images; a generator (if its
+            file says its split) or a backbone that was trained with other queries left out; a bad learning rate.
 
     Warns:
         CollapseWarning: a victim's codes are all the same, or near 0; names the victim, says what to change.

@@ -4,7 +4,8 @@
 
 One generator per regime and seed; 16-bit ADSH and DSDH victims (short training), clean-trained and trained on protected images;
 mAP of the four scenarios with network codes, 1,000 validation queries drawn from the training set. Writes
-`data/results/regimes-DATASET.json`, the log of what was tried and what it gave.
+`data/results/regimes-DATASET.json`, the log of what was tried and what it gave. A regime's "seconds" include the clean-trained
+victims where it was the first of its seed.
 """
 
 import dataclasses

@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
     path = asked.out / f"{name}.json"
-    keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits, dataset=[asked.dataset])
+    keep_stored(options, path, asked.seeds, dict(asked.load), same={"dataset": asked.dataset}, bits=asked.bits)
     replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
         stored = {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
-            "regime": asked.regime, "game": game,
+            "dataset": asked.dataset, "regime": asked.regime, "game": game,
             "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows}
         if len(seeds) == len(set(asked.seeds)) or not replaced:

@@ -60,6 +60,9 @@ def test_both_meanings_are_stored_and_agree_where_they_must(arguments, work, tmp
     with pytest.raises(SystemExit):
         epsilon.main([*arguments, "--out", str(tmp_path), "--trained-at", "0.2"])
     assert "was made with trained_at 0.3, this run has 0.2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # another folder of the same name
+        epsilon.main([*arguments, "--out", str(tmp_path), "--dataset", f"folder:{tmp_path}/pictures"])
+    assert "was made with dataset folder:" in capsys.readouterr().err
 
 
 def test_unchanged_images_do_not_hide_the_psnr_of_the_others():

@@ -42,6 +42,9 @@ def test_figure_and_numbers_are_stored(pictures, load_grey, tmp_path, capsys):
     with pytest.raises(SystemExit):  # would replace the figure of another generator
         pairs.main([*same, "--trained-at", "0.2", "--epsilons", "0.1", "0.3"])
     assert "made with generator" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # another folder of the same name
+        pairs.main([*same, "--trained-at", "0.3", "--epsilons", "0.1", "0.3", "--dataset", f"folder:{tmp_path}/pictures"])
+    assert "was made with dataset folder:" in capsys.readouterr().err
     pairs.main([*same, "--trained-at", "0.3", "--epsilons", "0", "0.1", "0.3"])
     again = json.loads((tmp_path / "out" / "pairs-pictures-fast.json").read_text())["cells"]
     assert [cell["psnr"] for cell in again[:3]] == [None] * 3 and again[3:] == stored["cells"]  # nothing changed: infinite

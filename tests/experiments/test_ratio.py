@@ -54,3 +54,6 @@ def test_the_experiment_stores_every_cell_and_shares_the_ends_with_table1(pictur
             assert row["mAP"] == same["mAP"]
     assert (tmp_path / "out" / "ratio-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
     assert "adsh 0.5" in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # another folder of the same name
+        ratio.main([*common, "--shares", "0", "0.5", "1", "--dataset", f"folder:{tmp_path}/pictures"])
+    assert "was made with dataset folder:" in capsys.readouterr().err

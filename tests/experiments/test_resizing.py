@@ -32,6 +32,10 @@ def test_every_pattern_size_and_scenario_is_stored_and_kept(tmp_path, capsys, mo
     with pytest.raises(SystemExit):
         resizing.main(asked)
     assert "was made with counts [500, 2000], this run has [20, 40]" in capsys.readouterr().err
+    path.write_text(json.dumps({**stored, "dataset": "folder:x/fashion-mnist-mini"}))
+    with pytest.raises(SystemExit):
+        resizing.main(asked)
+    assert "was made with dataset folder:x/fashion-mnist-mini" in capsys.readouterr().err
     path.unlink()
     with pytest.raises(TypeError):  # --no-resume works anew
         resizing.main([*asked, "--no-resume"])

@@ -14,6 +14,7 @@ from pplkit.checkpoints import OtherCheckpoint
 from pplkit.config import PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, table1
+from pplkit.generator import PerturbationGenerator
 from pplkit.paper import BITS
 from pplkit.paper import table1 as paper_table1
 
@@ -54,6 +55,8 @@ def test_every_cell_is_stored_with_its_origin_and_a_second_call_only_reads(argum
     assert "ADSH, learned codes" in shown and "seeds [0, 1], two_conv from random weights" in shown
     made = json.loads(next((tmp_path / "work").glob("fast/table1*/seed0/generator.json")).read_text())
     assert made["key"]["generator"] == stored["generator"] | {"seed": 0} and made["collapsed"] is None
+    shipped = next((tmp_path / "work").glob("fast/table1*/seed0/generator.safetensors"))
+    assert PerturbationGenerator.load(shipped).metadata["split"] == made["key"]["split"]
     assert stored["runs"]["0"]["generator_seconds"] == made["seconds"] > 0
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*adversarial*")}
@@ -130,7 +133,7 @@ def test_a_run_of_less_does_not_replace_a_stored_result(arguments, tmp_path, cap
     another = Path(arguments[1].removeprefix("folder:")).parent / "another" / "photos"  # of the same name
     with pytest.raises(SystemExit):
         table1.main([*arguments, "--seeds", "0", "1", "--dataset", f"folder:{another}"])
-    assert "has dataset ['folder:" in capsys.readouterr().err and path.read_bytes() == before
+    assert "was made with dataset folder:" in capsys.readouterr().err and path.read_bytes() == before
 
 
 def test_results_of_other_settings_are_not_mixed_in(arguments, tmp_path):

@@ -53,6 +53,10 @@ def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
     step = json.loads(next((tmp_path / "work").rglob("dsdh-two_conv-0.json")).read_text())
     assert step["key"]["origin"]["dataset"] == "folder:home" and step["key"]["split"]["dataset"] == "folder:abroad"
     assert step["key"]["epsilon"] == 0.2
+    for option, other in {"--dataset": "folder:x/abroad", "--origin": "folder:x/home"}.items():  # of the same names
+        with pytest.raises(SystemExit):
+            transfer.main([*arguments, "--origin-load", "size=20", "channels=1", option, other])
+        assert f"was made with {option.removeprefix('--')} folder:" in capsys.readouterr().err
     with pytest.raises(ValueError, match="has 3 channels and .* 1: a generator is carried over"):
         transfer.main([*arguments, "--origin-load", "size=20", "channels=3", "--out", str(tmp_path / "other")])
 
