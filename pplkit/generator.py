@@ -33,7 +33,8 @@ class PerturbationGenerator(nn.Module):
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
-        self.channels, self.metadata = channels, {}
+        self.channels = channels
+        self.metadata: dict[str, object] = {}
         self.widths = tuple(widths or (GREY_WIDTHS if channels == 1 else COLOUR_WIDTHS))
         if not all(is_whole(width, 1) for width in self.widths):
             raise ValueError(f"widths must be whole numbers of at least 1, got {widths!r}")

@@ -80,8 +80,8 @@ _pillow_limit = _PillowLimit()
 def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read any picture that Pillow reads: turned upright (EXIF), grey stays grey, all else becomes RGB; alpha is kept.
 
-    Grey of 9 to 16 bits is brought to 8; of an animation the first frame is taken. `note` says so, and that CMYK
-    was converted without its colour profile.
+    Grey of 9 to 16 bits is brought to 8; of an animation the first frame is taken. `note` says so, and that CMYK was converted
+    without its colour profile.
 
     Args:
         path: the file, or one that is open for reading.

@@ -30,7 +30,7 @@ def test_fast(path, record_property):
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_what_belongs_together_shares_a_process_and_the_times_arrive(tmp_path, processes):
-    for place in ("notebooks/test_course.py", "browser/test_live.py", "browser/test_site.py"):
+    for place in ("notebooks/test_course.py", "browser/test_live.py", "browser/test_site.py", "test_processes.py"):
         path = tmp_path / "tests" / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(BODY if "course" in place else BODY.replace(str(NAMES), "['page']").replace("seconds", "-"))
@@ -42,8 +42,9 @@ def test_what_belongs_together_shares_a_process_and_the_times_arrive(tmp_path, p
     assert done.returncode == 0, done.stdout
     ran: dict[str, set] = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        group = "browser" if "browser" in case.get("classname") else next(name for name in NAMES if name in case.get("name"))
+        shared = [group for group in ("browser", "test_processes") if group in case.get("classname")]
+        group = (shared or [name for name in NAMES if name in case.get("name")])[0]
         ran.setdefault(group, set()).add(case.find("properties/property[@name='process']").get("value"))
-    assert set(ran) == {"browser", *NAMES} and all(len(found) == 1 for found in ran.values())
+    assert set(ran) == {"browser", "test_processes", *NAMES} and all(len(found) == 1 for found in ran.values())
     assert len(set.union(*ran.values())) == max(1, processes)
     assert all(f"{name:<32}      1.5     1.5" in done.stdout for name in NAMES)

@@ -1,41 +1,17 @@
 """pplkit.game: the fast round of the game beside the literal formulation with a gradient reversal layer."""
 
-import itertools
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from toy_game import TINY, gradients, start, toy
 
 from pplkit import budget, game, losses
 from pplkit.config import PPLConfig
-from pplkit.data import ImageSet
 from pplkit.game import SERIES, Game
 from pplkit.gradient_reversal import reverse_gradient
-from pplkit.hashing.network import build
-
-TINY = {"widths": (4, 4, 4, 4), "batch_size": 16, "autocast": False}
-
-
-def toy(count: int = 48, channels: int = 1, classes: int = 3) -> ImageSet:
-    """Noise, with a bright bar at a height that tells the class."""
-    random = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % classes
-    images = torch.randint(0, 100, (count, channels, 16, 16), generator=random)
-    for item, label in enumerate(labels.tolist()):
-        images[item, :, label : label + 4] += 140
-    return ImageSet(images.to(torch.uint8), labels)
-
-
-def start(channels: int = 1, **settings: object) -> Game:
-    data = toy(channels=channels)
-    return Game(PPLConfig(**(TINY | settings)), data.images, data.labels)
-
-
-def gradients(network: torch.nn.Module) -> dict[str, Tensor | None]:
-    return {name: None if p.grad is None else p.grad.clone() for name, p in network.named_parameters()}
 
 
 def literal_step(played: Game, x: Tensor, similarity: Tensor) -> None:
@@ -135,28 +111,6 @@ def test_a_frozen_surrogate_gets_no_gradient_and_the_others_do():
     assert changed == [False] * 6 + [True] * 6
 
 
-@pytest.mark.parametrize("settings, expected", [
-    ({}, [True, True]),
-    ({"surrogate_objective": ("both", "affinity")}, [True, False]),
-    ({"surrogate_objective": ("both", "affinity"), "clean": 1.0}, [True, True]),
-    ({"surrogate_learning_rate": (0.0, 1e-3), "clean": 1.0}, [False, True]),
-])
-def test_the_codes_of_clean_images_keep_activations_only_where_they_teach(monkeypatch, settings, expected):
-    played = start(code_lengths=(4, 8), **settings)
-    clean, _ = batch = played.batch()
-    codes, kept = played.codes, []
-
-    def recorded(network: torch.nn.Module, images: Tensor) -> Tensor:
-        result = codes(network, images)
-        if images is clean:
-            kept.append(result.requires_grad)
-        return result
-
-    monkeypatch.setattr(played, "codes", recorded)
-    played.gradients(*batch)
-    assert kept == expected
-
-
 def test_momentum_adds_nine_tenths_of_the_step_before():
     plain, heavy = (start(optimiser=name, generator_learning_rate=0.05, surrogate_learning_rate=0.0)
                     for name in ("sgd", "momentum"))
@@ -251,9 +205,6 @@ def test_bfloat16_gradients_point_the_same_way():
         assert torch.cosine_similarity(a, b, dim=0) > 0.98
 
 
-# ---- batches, warm-up, average, refresh
-
-
 def test_a_batch_is_drawn_without_replacement_with_its_similarity():
     data = toy()
     for similarity, balanced in (("balanced", True), ("literal", False)):
@@ -268,127 +219,6 @@ def test_a_batch_is_drawn_without_replacement_with_its_similarity():
     assert start(batch_size=500).batch()[0].shape[0] == 48  # never more than there are
 
 
-def test_the_warm_up_trains_the_surrogates_on_clean_pairs_and_nothing_else():
-    played, same = start(code_lengths=(4, 8)), start(code_lengths=(4, 8))
-    generator = {name: value.clone() for name, value in played.generator.state_dict().items()}
-    record = played.warm_up()
-    x, similarity = same.batch()
-    total = sum(losses.affinity_loss(network(x), similarity) for network in same.surrogates)
-    assert set(record) == {"warmup"} and record["warmup"].item() == pytest.approx(total.item() / 2, abs=1e-6)
-    total.backward()
-    for ours, theirs in zip(played.surrogates, same.surrogates, strict=True):
-        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-            assert torch.allclose(p.grad, q.grad, atol=1e-6)
-            clear = q.grad.abs() > 1e-5
-            step = -1e-3 * q.grad.sign()  # Adam's first step: the learning rate, whatever the gradient's size
-            assert torch.allclose((p - q)[clear], step[clear], rtol=0.01)
-    assert all(torch.equal(value, generator[name]) for name, value in played.generator.state_dict().items())
-
-
-def test_the_average_follows_the_generator():
-    played = start(generator_average=0.75)
-    expected = {name: value.double() for name, value in played.generator.state_dict().items()}
-    for _ in range(3):
-        played.step()
-        for name, value in played.generator.state_dict().items():
-            expected[name] = 0.75 * expected[name] + 0.25 * value.double()
-    for name, value in played.average.state_dict().items():
-        if value.is_floating_point():
-            assert torch.allclose(value.double(), expected[name], atol=1e-6), name
-        else:
-            assert value.item() == 3
-    assert start().average is None
-
-
-@pytest.mark.parametrize("lengths", [(4,), (4, 8), (4, 8, 6)])
-def test_surrogates_go_back_to_their_warmed_up_state_in_turn(lengths):
-    every, steps = 6, 14
-    played = start(code_lengths=lengths, refresh_every=every, surrogate_learning_rate=1e-2)
-    played.warm_up()
-    fresh = [network.code.weight.detach().clone() for network in played.surrogates]
-    times: list[list[int]] = [[] for _ in lengths]
-    original = played.step
-
-    def watch():
-        for i, network in enumerate(played.surrogates):
-            if torch.equal(network.code.weight, fresh[i]):
-                times[i].append(step)
-                assert network.code.weight not in played.optimisers["surrogate"].state
-        return original()
-
-    played.step = watch
-    for step in range(steps):
-        played.round(step)
-    apart = every // len(lengths)
-    assert times == [[0] + [s for s in range(1, steps) if (s + i * apart) % every == 0] for i in range(len(lengths))]
-
-
-def test_a_surrogate_starts_anew_from_other_weights_while_the_others_play_on():
-    played = start(code_lengths=(4, 8), restart_every=(0, 3), surrogate_learning_rate=1e-2)
-    played.warm_up()
-    stays, restarts = ([] for _ in range(2))
-    original = played.step
-
-    def watch():
-        for seen, network in zip((stays, restarts), played.surrogates, strict=True):
-            seen.append((network.code.weight.detach().clone(), network.code.weight in played.optimisers["surrogate"].state))
-        return original()
-
-    played.step = watch
-    for step in range(7):
-        played.round(step)
-    assert [momentum for _, momentum in stays] == [False] + [True] * 6
-    assert [momentum for _, momentum in restarts] == [False, True, True, False, True, True, False]
-    starts = [restarts[step][0] for step in (0, 3, 6)]
-    bound = 1 / played.surrogates[1].backbone.features ** 0.5  # of torch's uniform start
-    assert all(weight.abs().max() <= bound for weight in starts)
-    assert not any(torch.equal(a, b) for a, b in itertools.combinations(starts, 2))
-
-
-def test_several_surrogates_start_anew_in_turn(monkeypatch):
-    played = start(code_lengths=(4, 8, 6), restart_every=(0, 6, 6), refresh_every=4)
-    played.remember()
-    times = {8: [], 6: []}
-    monkeypatch.setattr(game, "build", lambda bits, *form: times[bits].append(step) or build(bits, *form))
-    for step in range(13):
-        played.refresh(step)
-        for network, fresh in zip(played.surrogates[1:], played.fresh[1:], strict=True):
-            assert not torch.equal(network.code.weight, fresh["code.weight"])  # refreshing is for the first alone
-    assert times == {8: [0, 6, 12], 6: [0, 3, 9]}
-
-
-def test_a_surrogate_that_starts_anew_is_not_warmed_up_and_hides_no_collapse():
-    played, alone = start(code_lengths=(4, 8), restart_every=(0, 3)), start(code_lengths=(4,))
-    before = played.surrogates[1].code.weight.detach().clone()
-    assert torch.equal(played.warm_up()["warmup"], alone.warm_up()["warmup"])
-    assert torch.equal(played.surrogates[1].code.weight, before)
-    assert torch.equal(played.surrogates[0].code.weight, alone.surrogates[0].code.weight)
-    with torch.no_grad():
-        played.surrogates[0].code.weight.zero_()
-        played.surrogates[0].code.bias.zero_()
-    record = played.step()
-    assert record["magnitude"] == record["spread"] == 0
-    nobody = start(restart_every=3)
-    assert nobody.warm_up()["warmup"] == 0 and nobody.step()["magnitude"] > 0
-
-
-def test_the_generators_learning_rate_falls_along_a_cosine():
-    played = start(steps=4, generator_schedule="cosine", generator_learning_rate=0.2)
-    rates = []
-    for step in range(4):
-        played.round(step)
-        rates.append(played.optimisers["generator"].param_groups[0]["lr"])
-    assert rates == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0.1 * (1 - 0.5**0.5)])
-
-
-def test_without_refresh_nobody_goes_back():
-    played = start(surrogate_learning_rate=1e-2)
-    first = played.surrogates[0].code.weight.detach().clone()
-    for step in range(5):
-        played.round(step)
-        assert not torch.equal(played.surrogates[0].code.weight, first)
-
-
 @pytest.mark.parametrize("settings", [{}, {"generator_average": 0.9}, {"refresh_every": 2}])
 def test_a_game_leaves_the_global_random_state_alone(settings):
     state = torch.random.get_rng_state()
@@ -401,98 +231,6 @@ def test_a_game_leaves_the_global_random_state_alone(settings):
 def test_images_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="square images, got 16 x 20 pixels"):
         Game(PPLConfig(**TINY), torch.zeros(4, 1, 16, 20, dtype=torch.uint8), torch.zeros(4).long())
-
-
-def test_compiled_passes_play_the_same_game():
-    plain, compiled = start(code_lengths=(4, 6)), start(code_lengths=(4, 6))
-    calls = []
-
-    def backend(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable:
-        calls.append(graph)
-        return graph.forward
-
-    compiled.compile(backend=backend)
-    for played in (plain, compiled):
-        played.warm_up()
-        played.round(0)
-    assert len(calls) == 5  # the generator, and each of two surrogates for x and for z, whose gradient is wanted
-    for first, second in zip([plain.generator, *plain.surrogates], [compiled.generator, *compiled.surrogates], strict=True):
-        assert first.state_dict().keys() == second.state_dict().keys()
-        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
-            assert torch.allclose(a, b, atol=1e-6)
-
-
-def test_compiling_is_refused_with_checkpointing_and_accumulation():
-    data = toy()
-    with pytest.raises(ValueError, match="cannot follow accumulation=2"):
-        Game(PPLConfig(**TINY), data.images, data.labels, accumulation=2).compile()
-    played = Game(PPLConfig(**(TINY | {"backbone": "resnet18"})), data.images, data.labels, checkpointing=True)
-    with pytest.raises(ValueError, match="cannot follow checkpointing"):
-        played.compile()
-
-
-@pytest.mark.parametrize("parts", [2, 3, 16, 50])
-def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch(parts):
-    data, settings = toy(), TINY | {"code_lengths": (4, 6), "surrogate_objective": ("both", "affinity"), "clean": 0.5}
-    games = [Game(PPLConfig(**settings), data.images, data.labels, accumulation=k) for k in (1, parts)]
-    for played in games:
-        played.warm_up()
-        played.random.manual_seed(1)
-        played.gradients(*played.batch())
-    for whole, split in zip(*([played.generator, *played.surrogates] for played in games), strict=True):
-        for name, expected in gradients(whole).items():
-            assert torch.allclose(expected, gradients(split)[name], atol=1e-6, rtol=1e-4), name
-
-
-def test_accumulation_keeps_no_activations_in_the_forward_pass():
-    def kept(parts: int) -> int:
-        data = toy()
-        played, total = Game(PPLConfig(**TINY), data.images, data.labels, accumulation=parts), 0
-
-        def count(tensor: Tensor) -> Tensor:
-            nonlocal total
-            total += tensor.numel()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            played.codes(played.surrogates[0], played.batch()[0])
-        return total
-
-    assert kept(4) < kept(1) / 4
-
-
-def test_batch_normalisation_counts_every_part_once():
-    data = toy()
-    played = Game(PPLConfig(**(TINY | {"backbone": "mobilenet_v3_small"})), data.images, data.labels, accumulation=2)
-    played.gradients(*played.batch())
-    layers = [m for m in played.surrogates[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert layers and all(int(layer.num_batches_tracked) == 4 for layer in layers)  # two parts, of x and of z
-
-
-@pytest.mark.parametrize(("batch", "parts", "sizes"), [(10, 4, [3, 3, 2, 2]), (16, 7, [3, 3] + 5 * [2]), (3, 5, [1, 1, 1])])
-def test_the_parts_of_a_batch_differ_by_at_most_one_image(batch, parts, sizes):
-    data, seen = toy(), []
-    played = Game(PPLConfig(**(TINY | {"batch_size": batch})), data.images, data.labels, accumulation=parts)
-    played.surrogates[0].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    played.codes(played.surrogates[0], played.batch()[0])
-    assert seen == sizes
-
-
-def test_batch_normalisation_wants_two_images_in_every_part():
-    data, settings = toy(), TINY | {"backbone": "mobilenet_v3_small", "batch_size": 10}
-    with pytest.raises(ValueError, match="accumulation=6 leaves parts of one image of the 10 in a batch, .* at most 5"):
-        Game(PPLConfig(**settings), data.images, data.labels, accumulation=6)
-    with pytest.raises(ValueError, match="of the 6 in a batch, .* at most 3$"):
-        Game(PPLConfig(**settings), data.images[:6], data.labels[:6], accumulation=4)
-    played = Game(PPLConfig(**settings), data.images, data.labels, accumulation=4)
-    assert played.parts == 4 and all(value.isfinite() for value in played.step().values())
-
-
-@pytest.mark.parametrize("parts", [0, -1, 1.5, True])
-def test_a_bad_number_of_parts_is_refused(parts):
-    data = toy()
-    with pytest.raises(ValueError, match=f"accumulation must be a whole number of at least 1, got {parts}"):
-        Game(PPLConfig(**TINY), data.images, data.labels, accumulation=parts)
 
 
 def test_a_surrogate_needs_something_to_learn():

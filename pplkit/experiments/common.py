@@ -159,10 +159,16 @@ def check_pretraining(backbone: str, split: RetrievalSplit) -> None:
     if not weights or not Path(weights).is_file():
         return
     trained = json.loads(read_tensors(weights)[1].get("how", "{}")).get("split")
-    if trained and trained["dataset"] == split.name and trained["sha256"]["query"] != split.manifest["sha256"]["query"]:
-        raise ValueError(f"{weights} was trained on {split.name} with other queries left out (seed {trained['seed']}, "
+    if trained and trained["dataset"] == split.name:
+        check_queries(weights, trained, split, "pretrain with the same --seeds and --load")
+
+
+def check_queries(what: str, trained: dict, split: RetrievalSplit, remedy: str) -> None:
+    """ValueError if `what` was trained with other queries left out than those of `split`; `trained`: manifest of its split."""
+    if trained["sha256"]["query"] != split.manifest["sha256"]["query"]:
+        raise ValueError(f"{what} was trained on {split.name} with other queries left out (seed {trained['seed']}, "
                          f"{trained['counts']['query']} queries), so it may know these (seed {split.manifest['seed']}, "
-                         f"{len(split.query)}): pretrain with the same --seeds and --load")
+                         f"{len(split.query)}): {remedy}")
 
 
 def once(path: Path, compute: Callable[[], dict], key: dict, device: str = "auto") -> dict:

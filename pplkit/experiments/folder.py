@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pplkit import budget, photos, sources
 from pplkit.data import RetrievalSplit, load
-from pplkit.experiments.common import check_pretraining, fit_victim, make_victim, summary
+from pplkit.experiments.common import check_pretraining, check_queries, fit_victim, make_victim, summary
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import CollapseWarning
 from pplkit.paper import METHODS, TRAIN_DOMAINS, in_domain
@@ -40,11 +40,8 @@ def published_twin(split: RetrievalSplit, folder: Path, protected: Path, **optio
 def check_generator(generator: PerturbationGenerator, split: RetrievalSplit) -> None:
     """ValueError if the generator was trained on these very files with other queries left out: it would know some of them."""
     trained = generator.metadata.get("split")
-    if trained and trained["source"].get("files") == split.manifest["source"]["files"] and (
-            trained["sha256"]["query"] != split.manifest["sha256"]["query"]):
-        raise ValueError(f"the generator was trained on {split.name} with other queries left out (seed {trained['seed']}, "
-                         f"{trained['counts']['query']} queries), so it may know these (seed {split.manifest['seed']}, "
-                         f"{len(split.query)}): evaluate with the seed and the shares that it was trained with")
+    if trained and trained["source"].get("files") == split.manifest["source"]["files"]:
+        check_queries("the generator", trained, split, "evaluate with the seed and the shares that it was trained with")
 
 
 def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsilon: float | None, norm: str = "inf", *,

@@ -227,11 +227,11 @@ class Victim:
     def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> "Victim":
         """Read a checkpoint of this class, its metadata in `.metadata`; `pplkit.hashing.load` finds the method itself.
 
+        The `history` of the training is not stored: it is empty.
+
         Args:
             path: of the file.
             device: where the network goes; None: the device that it was trained on, "auto" where that is not there.
-
-        The `history` of the training is not stored: it is empty.
 
         Raises:
             FileNotFoundError: no such file.

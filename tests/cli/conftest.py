@@ -2,25 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+import striped_pictures
 
 from pplkit.generator import PerturbationGenerator
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Class folders: grey stripes at a height that tells the class."""
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    random = np.random.default_rng(0)
-    for label in range(2):
-        (folder / f"class{label}").mkdir(parents=True)
-        for i in range(20):
-            array = random.integers(0, 60, (24, 20), dtype=np.uint8)
-            array[8 * label:8 * label + 8] += 150
-            Image.fromarray(array).save(folder / f"class{label}" / f"{i}.{'png' if i % 2 else 'bmp'}")
-    return folder
+    """Class folders `photos` with 20 grey pictures of 24 x 20 in each of two classes, see `striped_pictures`."""
+    return striped_pictures.write(tmp_path_factory.mktemp("data") / "photos", 2, 20, (24, 20), ("bmp", "png"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import striped_pictures
 
 from pplkit import pretrained
 from pplkit.checkpoints import OtherCheckpoint
@@ -21,15 +21,7 @@ from pplkit.paper import table1 as paper_table1
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos", numbered=False)
-    random = np.random.default_rng(0)
-    for label in range(3):
-        (folder / f"class{label}").mkdir()
-        for i in range(24):
-            image = random.integers(0, 60, (28, 28), dtype=np.uint8)
-            image[8 * label:8 * label + 8] += 150
-            Image.fromarray(image).save(folder / f"class{label}" / f"{i}.png")
-    return folder
+    return striped_pictures.write(tmp_path_factory.mktemp("photos", numbered=False), 3, 24, (28, 28))
 
 
 @pytest.fixture
