@@ -32,9 +32,12 @@ def is_there(device: str | torch.device) -> bool:
 
 def autocast(device: torch.device, enabled: bool | None = None) -> torch.autocast:
     """bfloat16 autocast; None switches it on where the processor multiplies bfloat16 itself (elsewhere it is slower)."""
-    if enabled is None:
-        if device.type == "cuda":
-            enabled = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            enabled = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    enabled = multiplies_bfloat16(device) if enabled is None else enabled
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

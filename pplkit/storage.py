@@ -87,14 +87,16 @@ def save_json(path: str | Path, content: object) -> None:
 
 
 def provenance(device: str | torch.device = "auto") -> dict[str, str]:
-    """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name).
+    """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name), and
+    the dtype that training multiplies in there unless told otherwise.
 
     The commit is the one at this process's first call: what is committed while a long run goes on is not what runs. It is
     "unknown" without git, and in an installed copy, even if that lies inside somebody else's repository.
     """
     device = devices.resolve(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"commit": _commit(), "torch": torch.__version__, "device": name}
+    dtype = "bfloat16" if devices.multiplies_bfloat16(device) else "float32"
+    return {"commit": _commit(), "torch": torch.__version__, "device": name, "dtype": dtype}
 
 
 @functools.cache

@@ -94,7 +94,7 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path, bad):
 
 def test_provenance_names_commit_versions_and_device():
     found = storage.provenance()
-    assert set(found) == {"commit", "torch", "device"} and found["torch"] == torch.__version__
+    assert set(found) == {"commit", "torch", "device", "dtype"} and found["torch"] == torch.__version__
     assert re.fullmatch(r"unknown|[0-9a-f]{7,40}(-dirty)?|.+-g[0-9a-f]+(-dirty)?", found["commit"])
     assert found["device"] == "cpu" or torch.cuda.is_available()
 
@@ -109,7 +109,17 @@ def test_provenance_names_the_device_that_was_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert [storage.provenance(device)["device"] for device in ("cpu", "cuda:1")] == ["cpu", "GPU 1"]
+    assert storage.provenance("cuda:1")["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("there, dtype", [(True, "bfloat16"), (False, "float32")])
+def test_provenance_names_what_training_multiplies_in(monkeypatch, there, dtype):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: there)
+    assert storage.provenance("cpu")["dtype"] == dtype
+    with storage.devices.autocast(torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") == there
 
 
 @pytest.fixture

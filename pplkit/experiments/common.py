@@ -214,11 +214,11 @@ def over_seeds(found: dict[int, dict[str, float]]) -> dict:
 
 
 def how_run(cells: dict[str, dict]) -> dict:
-    """Seconds in all of the steps that `once` kept, and the commits, versions and devices they ran with."""
+    """Seconds in all of the steps that `once` kept, and the commits, versions, devices and dtypes they ran with."""
+    names = {"commits": "commit", "torch": "torch", "device": "device", "dtype": "dtype"}
     return {"seconds": round(sum(cell["seconds"] for cell in cells.values()), 1),
-            "commits": sorted({cell["run"]["commit"] for cell in cells.values()}),
-            "torch": sorted({cell["run"]["torch"] for cell in cells.values()}),
-            "device": sorted({cell["run"]["device"] for cell in cells.values()})}
+            **{name: sorted({cell["run"].get(entry, "not recorded") for cell in cells.values()})
+               for name, entry in names.items()}}
 
 
 def save_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
