@@ -50,6 +50,7 @@ REGIMES: dict[str, dict] = {
     "scatter, constant rate": REFERENCE | SCATTER | {"generator_schedule": None},
     "scatter, no restarts": REFERENCE | SCATTER | {"restart_every": None},
     "scatter, affinity 1": REFERENCE | SCATTER | {"generator_affinity": (1.0,) * 4 + (20.0,) * 2},
+    "scatter, learners 40": REFERENCE | SCATTER | {"generator_affinity": (-5.0,) * 4 + (40.0,) * 2},
     "slow, domain 0": {"surrogate_learning_rate": 1e-5, "alpha": 0.0},
     "frozen and 1e-4": {"surrogate_learning_rate": (0.0, 1e-4), "code_lengths": (8, 8)},
     "slow 3e-6, 2 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8)},

@@ -16,10 +16,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from pplkit import plots
+from pplkit import budget, plots
+from pplkit import device as devices
 from pplkit.backbones import TORCHVISION
 from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
@@ -44,6 +46,7 @@ from pplkit.experiments.common import (
     setting,
     summary,
 )
+from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import Victim
 from pplkit.hashing import load as load_victim
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS, at_least_as_good, in_domain, table1
@@ -121,11 +124,12 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
              bits: tuple[int, ...] = BITS, backbone: str = "two_conv", options: dict[str, object] | None = None,
              regime: str = "reference", game: dict[str, object] | None = None,
-             memory: dict[str, object] | None = None) -> dict[str, dict]:
+             memory: dict[str, object] | None = None, generators: Path | None = None) -> dict[str, dict]:
     """The steps of one seed: "generator", and "adsh clean 16" -> result of `run_victim` for every cell.
 
     `backbone` is the surrogates' and the victims'; `game` has fields of `PPLConfig` that differ from the regime's; `memory` as
-    for `train_generator`. With an option `cache` of `load` the protected images are kept in that folder, not in memory.
+    for `train_generator`. `generators`: folder to take the generator from instead of playing the game, see
+    `shipped_generator`. With an option `cache` of `load` the protected images are kept in that folder, not in memory.
     """
     options = options or {}
     split = load(dataset, root, seed=seed, **options)
@@ -133,25 +137,57 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
+    taken = None if generators is None else shipped_generator(generators, seed, config, split)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest,
+           "taken": None if taken is None else hashlib.sha256(generator_file(generators, seed).read_bytes()).hexdigest(),
            "accumulation": parts if parts > 1 and parse_backbone(backbone)[0] in TORCHVISION else None}
 
     def train() -> dict:
+        if taken is not None:
+            taken.save(work / "generator.safetensors", **taken.metadata)
+            return {"anew": False, "played": taken.metadata["run"]}
         anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
+        how = provenance(device)
         run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config),
-                           split=split.manifest, run=provenance(device))
-        return {"collapsed": run.collapsed, "memory": memory or {},
+                           split=split.manifest, run=how)
+        return {"collapsed": run.collapsed, "memory": memory or {}, "played": how,
                 "anew": anew}  # else its seconds are not those of the whole game
 
     made = once(work / "generator.json", train, key, device)
-    run = train_generator(split, config, work, device, **(memory or {}))  # its checkpoint is there
-    twin = protect_split(split, lambda images: run.protect(images, cache=options.get("cache")))
+    generator = PerturbationGenerator.load(work / "generator.safetensors").to(devices.resolve(device),
+                                                                              memory_format=torch.channels_last)
+    twin = protect_split(split, lambda images: budget.protect(images, generator, config.epsilon, config.norm,
+                                                              cache=options.get("cache")))
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
     return {"generator": made} | {
             f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
                                                       backbone)
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
+
+
+def generator_file(folder: Path, seed: int) -> Path:
+    """Where `--ship-generators` puts a seed's generator, and `--generators` looks for it."""
+    return folder / f"generator-{seed}.safetensors"
+
+
+def shipped_generator(folder: Path, seed: int, config: PPLConfig, split: RetrievalSplit) -> PerturbationGenerator:
+    """The generator of a seed as `--ship-generators` wrote it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it was trained with other settings or on another split.
+    """
+    path = generator_file(folder, seed)
+    generator = PerturbationGenerator.load(path)
+    asked = json.loads(json.dumps({"config": dataclasses.asdict(config), "split": split.manifest}))
+    for what, value in asked.items():
+        found = generator.metadata.get(what) or {}
+        if given(found) != given(value):
+            different = sorted(name for name in found.keys() | value.keys() if found.get(name) != value.get(name))
+            raise ValueError(f"{path} was made with another {what} ({', '.join(different)} differ): ask for the same --regime, "
+                             "--game, --epsilon and data, or leave out --generators to play the game")
+    return generator
 
 
 def _other(regime: str, game: dict[str, object] | None = None) -> str:
@@ -218,13 +254,14 @@ def _how_run(cells: dict[str, dict]) -> dict:
     """`how_run` of the victims, and the generator's seconds: None if its game was begun by an earlier call."""
     made = cells["generator"]
     return {**how_run({name: cell for name, cell in cells.items() if name != "generator"}),
-            "generator_seconds": made["seconds"] if made["anew"] else None, "memory": made.get("memory", {})}
+            "generator_seconds": made["seconds"] if made["anew"] else None, "memory": made.get("memory", {}),
+            "generator_commit": made.get("played", made["run"])["commit"]}
 
 
 def headline(stored: dict) -> str:
     """What a stored table is, with which networks, and the paper's budget if it is another: never compared silently."""
-    budget = PAPER.get(stored["cells"][0]["dataset"], (stored["generator"]["epsilon"],))[0]
-    theirs = "" if budget == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(budget)}"
+    epsilon = PAPER.get(stored["cells"][0]["dataset"], (stored["generator"]["epsilon"],))[0]
+    theirs = "" if epsilon == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(epsilon)}"
     regime = stored.get("regime", "reference")  # older results have none
     regime = "" if regime == "reference" else f", {regime}"
     return f"{stored['what']}{regime}, {networks(stored['generator']['backbone'])}{theirs}"
@@ -274,7 +311,11 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
     options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
     options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
+    options.add_argument("--generators", type=Path, metavar="FOLDER",
+                         help="take the generators from this folder, as --ship-generators left them, and play no game")
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
+    options.add_argument("--ship-generators", type=Path, metavar="FOLDER",
+                         help="folder to copy each seed's generator to, as generator-SEED.safetensors")
     asked = parse(options, arguments)
     plots.use_style()
     seeds, game = {}, dict(asked.game)
@@ -286,7 +327,8 @@ def main(arguments: list[str] | None = None) -> None:
     replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game, memory)
+                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game, memory,
+                               asked.generators)
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, game)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): _how_run(cells) for s, cells in seeds.items()}
@@ -302,9 +344,13 @@ def main(arguments: list[str] | None = None) -> None:
             save_json(path, stored)
     save_figure(path.with_name(f"{name}.png"), figure(stored))
     print(headline(stored), report(rows), sep="\n")
+    of_budget = f"{config.epsilon:g}{_other(asked.regime, game)}"
     if asked.ship:
-        ship(asked.work, place(asked.dataset, asked.backbone), f"{config.epsilon:g}{_other(asked.regime, game)}",
-             asked.seeds[0], asked.bits, asked.ship)
+        ship(asked.work, place(asked.dataset, asked.backbone), of_budget, asked.seeds[0], asked.bits, asked.ship)
+    if asked.ship_generators:
+        for seed in asked.seeds:
+            made = asked.work / f"table1-{place(asked.dataset, asked.backbone)}-{of_budget}" / f"seed{seed}"
+            write_bytes(generator_file(asked.ship_generators, seed), (made / "generator.safetensors").read_bytes())
 
 
 def ship(work: Path, name: str, game: str, seed: int, bits: Sequence[int], folder: Path) -> None:

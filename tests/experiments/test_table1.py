@@ -81,6 +81,35 @@ def test_the_seconds_of_a_game_begun_elsewhere_are_unknown(arguments, tmp_path):
     assert stored["runs"]["0"]["generator_seconds"] is None and stored["runs"]["0"]["seconds"] > 0
 
 
+def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_path, monkeypatch):
+    shipped, result = tmp_path / "shipped", tmp_path / "out" / "table1-photos-eps0.3-fast.json"
+    table1.main([*arguments, "--seeds", "0", "1", "--ship-generators", str(shipped)])
+    played = json.loads(result.read_text())
+    assert {path.name for path in shipped.iterdir()} == {"generator-0.safetensors", "generator-1.safetensors"}
+
+    monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
+    taking = [*arguments, "--seeds", "0", "1", "--generators", str(shipped)]
+    with pytest.raises(ValueError, match=r"generator.json was computed with other settings \(taken differ\)"):
+        table1.main(taking)  # it could be another one with the same settings
+    elsewhere = [*taking, "--work", str(tmp_path / "elsewhere")]
+    table1.main(elsewhere)
+    taken = json.loads(result.read_text())
+    assert taken["cells"] == played["cells"]
+    for seed, run in taken["runs"].items():
+        assert run["generator_seconds"] is None
+        assert run["generator_commit"] == played["runs"][seed]["generator_commit"] != ""
+
+    for changed, what in ((["--game", "beta=3"], "config .beta differ"), (["--epsilon", "0.2"], "config .epsilon differ")):
+        with pytest.raises(ValueError, match=rf"generator-0.safetensors was made with another {what}.*leave out --generators"):
+            table1.main([*elsewhere, *changed])
+    (shipped / "generator-0.safetensors").write_bytes((shipped / "generator-1.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="made with another config .seed differ"):
+        table1.main(elsewhere)
+    (shipped / "generator-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no generator checkpoint at .*generator-1.safetensors"):
+        table1.run_seed(arguments[1], None, 1, 0.3, tmp_path, "cpu", True, generators=shipped)
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(arguments, tmp_path, monkeypatch):
     fit, fitted = table1.fit_victim, []
 
@@ -256,6 +285,7 @@ def stored():
 @pytest.mark.parametrize("name, dataset, regime, seeds, bits", [
     ("fashion-mnist", "fashion-mnist", PPLConfig.reference, "012", BITS),
     ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
+    ("fashion-mnist-scatter-gamef24c9c", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
     ("cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
@@ -278,10 +308,18 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
     assert {**stored["generator"], "seed": None} == json.loads(json.dumps({**settings, "seed": None}))
 
 
-def test_the_shipped_models_are_those_of_the_table(stored):
-    generator = pretrained.generator()
-    assert generator.metadata["config"]["seed"] == 0
-    assert {**generator.metadata["config"], "seed": None} == {**stored["generator"], "seed": None}
+@pytest.mark.parametrize("regime, seed", pretrained.GENERATORS)
+def test_the_shipped_generators_are_those_of_the_tables(regime, seed):
+    name = {"reference": "table1-fashion-mnist", "scatter-40": "table1-fashion-mnist-scatter-gamef24c9c"}[regime]
+    stored = json.loads(embedded("results", f"{name}.json").read_text())
+    made = pretrained.generator(regime, seed).metadata
+    assert made["config"] == stored["generator"] | {"seed": seed}
+    if regime != "reference":  # that one was written before the files named a split, and the tables a generator's commit
+        assert made["split"]["counts"] == stored["images"] and made["split"]["seed"] == seed
+        assert made["run"]["commit"] == stored["runs"][str(seed)]["generator_commit"]
+
+
+def test_the_shipped_victims_are_there():
     for method in ("adsh", "dsdh"):
         for domain in ("clean", "adversarial"):
             for bits in (8, 12, 16, 24):
@@ -291,3 +329,5 @@ def test_the_shipped_models_are_those_of_the_table(stored):
     assert next(iter(pretrained.victims())) == ("ADSH", "clean", 16) and len(pretrained.victims((8, 24))) == 8
     with pytest.raises(ValueError, match="'dsh'"):
         pretrained.victim("dsh")
+    with pytest.raises(ValueError, match="no generator of 'reference' with seed 1: choose one of"):
+        pretrained.generator(seed=1)
