@@ -264,7 +264,9 @@ def headline(stored: dict) -> str:
     theirs = "" if epsilon == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(epsilon)}"
     regime = stored.get("regime", "reference")  # older results have none
     regime = "" if regime == "reference" else f", {regime}"
-    return f"{stored['what']}{regime}, {networks(stored['generator']['backbone'])}{theirs}"
+    changed = "".join(f", {name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+                      for name, value in stored.get("game", {}).items())
+    return f"{stored['what']}{regime}{changed}, {networks(stored['generator']['backbone'])}{theirs}"
 
 
 def figure(stored: dict) -> Figure:

@@ -140,6 +140,8 @@ def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(
     title = table1.figure({**half, "regime": "scatter"}).get_suptitle()
     assert max(map(len, title.splitlines())) <= 110  # longer ones would be cut off
     assert " ".join(title.split()).endswith(", scatter, two_conv from random weights; the paper's at 0.300 (77/255)")
+    other = table1.headline({**stored, "game": {"steps": 900, "code_lengths": [8, 4]}})
+    assert other.endswith("seeds [0, 1, 2], steps=900, code_lengths=8,4, two_conv from random weights")
     unknown = table1.figure({**stored, "cells": [row | {"paper": None} for row in stored["cells"]]})
     assert len([bar for ax in unknown.axes for bar in ax.patches]) == 64
 
