@@ -326,6 +326,10 @@ def main(arguments: list[str] | None = None) -> None:
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
     path = asked.out / f"{name}.json"
     keep_stored(options, path, asked.seeds, dict(asked.load), same={"dataset": asked.dataset}, bits=asked.bits)
+    if asked.generators:  # before hours go into the first seed
+        for seed in asked.seeds:
+            if not (file := generator_file(asked.generators, seed)).is_file():
+                options.error(f"no generator at {file}: --ship-generators writes them; without --generators the game is played")
     replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
