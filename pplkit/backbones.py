@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,25 +36,29 @@ class Normalise(nn.Module):
 
 
 class TwoConv(nn.Module):
-    """The paper's network for grey images: two 5×5 convolutions (20 and 50 channels), each with ReLU and 2×2 max-pooling.
+    """The paper's network for grey images: two convolutions (20 and 50 channels), each with ReLU and 2×2 max-pooling.
 
-    float (B, C, H, W) in [0, 1] -> features (B, 50·h·w), with h = ((H − 4)/2 − 4)/2.
+    The paper prints the channels only. Kernels and padding are one of two readings: 5×5 without padding, where
+    h = ((H − 4)/2 − 4)/2, or 3×3 with padding, where h = H/4; both rounded down at each division.
+
+    float (B, C, H, W) in [0, 1] -> features (B, 50·h·w).
     """
 
-    def __init__(self, channels: int = 1, size: int = 28):
+    def __init__(self, channels: int = 1, size: int = 28, kernel: int = 5, padding: int = 0):
         super().__init__()
-        side = ((size - 4) // 2 - 4) // 2
+        lost = kernel - 1 - 2 * padding  # pixels that a convolution takes off the side
+        side = ((size - lost) // 2 - lost) // 2
         if side < 1:
-            raise ValueError(f"the two-convolution network needs images of at least 16 pixels, got {size}")
+            raise ValueError(f"the two-convolution network needs images of at least {4 + 3 * lost} pixels, got {size}")
         self.normalise = Normalise(*STATISTICS[channels])
-        self.conv1 = nn.Conv2d(channels, 20, 5)
-        self.conv2 = nn.Conv2d(20, 50, 5)
+        self.conv1 = nn.Conv2d(channels, 20, kernel, padding=padding)
+        self.conv2 = nn.Conv2d(20, 50, kernel, padding=padding)
         self.features = 50 * side * side
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalise(images)  # (B, C, H, W)
         # max-pooling before ReLU gives the same values and rectifies a quarter of the entries
-        x = nn.functional.max_pool2d(self.conv1(x), 2).relu()  # (B, 20, (H-4)/2, (W-4)/2)
+        x = nn.functional.max_pool2d(self.conv1(x), 2).relu()  # (B, 20, h1, w1)
         x = nn.functional.max_pool2d(self.conv2(x), 2).relu()  # (B, 50, h, w)
         return x.flatten(1)  # (B, 50*h*w)
 
@@ -195,7 +200,8 @@ TORCHVISION = {
     "mobilenet_v3_large": (MOBILENET, 960),  # 3 million
     "googlenet": (GOOGLENET, 1024),  # Szegedy et al. 2015; 6 million
 }
-BACKBONES = ("dense", "two_conv", *TORCHVISION)
+SMALL_NETWORKS = {"dense": Dense, "two_conv": TwoConv, "two_conv_3x3": partial(TwoConv, kernel=3, padding=1)}
+BACKBONES = (*SMALL_NETWORKS, *TORCHVISION)
 
 
 def _torchvision(name: str, channels: int, stem: int, weights: str, fetch: bool, checkpointing: bool) -> Torchvision:
@@ -296,16 +302,17 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
     pixels about a quarter of the multiplications, on feature maps of half the side.
 
     Args:
-        name: "two_conv", the paper's network for grey images; "dense", two fully connected layers; "resnet50", the paper's for
-            colour images; "resnet18", "wide_resnet50_2", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
-            "googlenet". "resnet50:IMAGENET1K_V2" is short for these `weights`, where only a name can be given.
+        name: "two_conv" (5×5) and "two_conv_3x3", two readings of the paper's network for grey images; "dense", two fully
+            connected layers; "resnet50", the paper's for colour images; "resnet18", "wide_resnet50_2", "mobilenet_v2",
+            "mobilenet_v3_small", "mobilenet_v3_large", "googlenet". "resnet50:IMAGENET1K_V2" is short for these `weights`,
+            where only a name can be given.
         channels: 1 or 3.
         size: image height and width in pixels.
         weights: None: random; the name of torchvision's trained weights ("DEFAULT" is its best), from its cache or the
             network (they were trained on ImageNet, so the normalisation is ImageNet's); or a file that
             `pplkit.experiments.pretrain` wrote for the same first layers and channels.
         fetch: False builds the form of a network with `weights` only, to be filled from a checkpoint.
-        checkpointing: see `Torchvision`; the two small networks have nothing to save and ignore it.
+        checkpointing: see `Torchvision`; the small networks have nothing to save and ignore it.
 
     Raises:
         ValueError: unknown name or weights, channels other than 1 and 3, images too small, a file of another network.
@@ -317,7 +324,7 @@ def create(name: str = "two_conv", channels: int = 1, size: int = 28, *, weights
     if name in TORCHVISION:
         network = _torchvision(name, channels, stem or size, weights, fetch, checkpointing)
     else:
-        network = {"two_conv": TwoConv, "dense": Dense}[name](channels, size)
+        network = SMALL_NETWORKS[name](channels, size)
     if fetch and _is_file(weights):
         _read_weights(network, f"{name}@{stem or size}" if name in TORCHVISION else name, weights)
     return network

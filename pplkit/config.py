@@ -199,6 +199,18 @@ class PPLConfig:
         slower = {"surrogate_learning_rate": (6e-6,) * 4 + (2e-4,) * 2} if dataset == "imagenet13" else {}
         return cls.reference(dataset, **SCATTER | slower | changes)
 
+    @classmethod
+    def shortcut(cls, dataset: str, **changes: object) -> "PPLConfig":
+        """`scatter`, with two learners that the generator also plays against: J_p is reversed for them as for the others.
+
+        In `scatter` the generator makes protected images easy to learn; nothing keeps a learner from using the picture as well,
+        and then it finds clean images, too. Here the sign of the class has to take the picture's place ("shortcut learning",
+        Geirhos et al., Nature Machine Intelligence 2020): codes of protected images agree with their classes (J_o) and disagree
+        with those of the clean originals (−J_p). The learners live 300 steps instead of 100, so that the generator meets some
+        that have learned more than the easiest images.
+        """
+        return cls.scatter(dataset, **SHORTCUT | changes)
+
 
 # 64-pixel images give the two-convolution network ten times the features of 28-pixel ones: at 1e-3 its first Adam steps drive
 # every tanh into saturation, and the codes stay near 0. Decided by the data set's name: other images of that size need to be
@@ -209,6 +221,7 @@ SCATTER = {"code_lengths": (8,) * 6, "surrogate_objective": ("both",) * 4 + ("af
            "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,) * 2, "generator_affinity": (-5.0,) * 4 + (20.0,) * 2,
            "reverse_scale": (1.0,) * 4 + (0.0,) * 2, "restart_every": (0,) * 4 + (100,) * 2, "generator_schedule": "cosine",
            "steps": 2400}
+SHORTCUT = {"reverse_scale": 1.0, "restart_every": (0,) * 4 + (300,) * 2}
 
 
 KERNELS: dict[str, Callable[[int], losses.Kernel]] = {

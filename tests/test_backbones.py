@@ -14,8 +14,9 @@ from pplkit.hashing.network import build
 
 @pytest.mark.parametrize("size", [16, 17, 28, 32, 33])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_features_tells_the_width_of_the_output(channels, size):
-    network = backbones.create("two_conv", channels, size)
+@pytest.mark.parametrize("name", ["two_conv", "two_conv_3x3"])
+def test_features_tells_the_width_of_the_output(name, channels, size):
+    network = backbones.create(name, channels, size)
     assert network(torch.rand(2, channels, size, size)).shape == (2, network.features)
 
 
@@ -23,25 +24,29 @@ def test_the_default_is_the_papers_network_for_fashion_mnist():
     network = backbones.create()
     assert network.conv1.weight.shape == (20, 1, 5, 5) and network.conv2.weight.shape == (50, 20, 5, 5)
     assert network.features == 50 * 4 * 4
+    other = backbones.create("two_conv_3x3")
+    assert other.conv1.weight.shape == (20, 1, 3, 3) and other.conv2.weight.shape == (50, 20, 3, 3)
+    assert other.features == 50 * 7 * 7
 
 
+@pytest.mark.parametrize("name, padding", [("two_conv", 0), ("two_conv_3x3", 1)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_features_equal_the_layers_in_the_papers_order(channels):
+def test_features_equal_the_layers_in_the_papers_order(channels, name, padding):
     """normalise -> conv -> ReLU -> max-pool, twice; the statistics are written out once more on purpose."""
     mean, std = {
         1: ([0.286], [0.353]),
         3: ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
     }[channels]
     torch.manual_seed(0)
-    network = backbones.create("two_conv", channels, 20).double()
+    network = backbones.create(name, channels, 20).double()
     images = torch.rand(3, channels, 20, 20, dtype=torch.float64)
 
     def channel(values: list[float]) -> Tensor:
         return torch.tensor(values).double().view(1, channels, 1, 1)  # float32 constants, as in the network
 
     x = (images - channel(mean)) / channel(std)
-    x = functional.max_pool2d(functional.conv2d(x, network.conv1.weight, network.conv1.bias).relu(), 2)
-    x = functional.max_pool2d(functional.conv2d(x, network.conv2.weight, network.conv2.bias).relu(), 2)
+    x = functional.max_pool2d(functional.conv2d(x, network.conv1.weight, network.conv1.bias, padding=padding).relu(), 2)
+    x = functional.max_pool2d(functional.conv2d(x, network.conv2.weight, network.conv2.bias, padding=padding).relu(), 2)
     assert torch.allclose(network(images), x.flatten(1), rtol=0, atol=1e-12)
 
 
@@ -69,6 +74,12 @@ def test_images_too_small_for_the_network_are_refused(size):
         backbones.create("two_conv", 1, size)
 
 
+def test_padding_keeps_the_side_so_that_smaller_images_will_do():
+    assert backbones.create("two_conv_3x3", 1, 4).features == 50
+    with pytest.raises(ValueError, match="images of at least 4 pixels, got 3"):
+        backbones.create("two_conv_3x3", 1, 3)
+
+
 def test_unknown_names_and_channels_are_refused():
     with pytest.raises(ValueError, match="unknown backbone 'resnet5000': choose one of .*'two_conv'"):
         backbones.create("resnet5000")
@@ -77,7 +88,7 @@ def test_unknown_names_and_channels_are_refused():
             backbones.create("two_conv", channels)
 
 
-OTHERS = [("dense", 12), ("mobilenet_v3_small", 16), ("resnet18", 8)]
+OTHERS = [("dense", 12), ("two_conv_3x3", 12), ("mobilenet_v3_small", 16), ("resnet18", 8)]
 LARGER = [("mobilenet_v2", 16), ("mobilenet_v3_large", 16), ("googlenet", 16), ("resnet50", 8), ("wide_resnet50_2", 8)]
 
 

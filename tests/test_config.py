@@ -30,7 +30,7 @@ def test_the_papers_settings():
 
 
 def test_surrogates_of_64_pixel_images_learn_at_a_fifth_of_the_rates():
-    for preset in (PPLConfig.reference, PPLConfig.scatter):
+    for preset in (PPLConfig.reference, PPLConfig.scatter, PPLConfig.shortcut):
         small, large = preset("cifar10"), preset("imagenet13")
         for name in ("warmup_learning_rate", "surrogate_learning_rate"):
             assert large.per_surrogate(name) == pytest.approx([rate / 5 for rate in small.per_surrogate(name)])

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from pplkit.config import REFERENCE, SCATTER, PPLConfig
+from pplkit.config import REFERENCE, SCATTER, SHORTCUT, PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments.common import fit_victim, once, parse, parser, slug, summary
 from pplkit.hashing import ADSH, DSDH, Victim
@@ -51,6 +51,9 @@ REGIMES: dict[str, dict] = {
     "scatter, no restarts": REFERENCE | SCATTER | {"restart_every": None},
     "scatter, affinity 1": REFERENCE | SCATTER | {"generator_affinity": (1.0,) * 4 + (20.0,) * 2},
     "scatter, learners 40": REFERENCE | SCATTER | {"generator_affinity": (-5.0,) * 4 + (40.0,) * 2},
+    "shortcut": REFERENCE | SCATTER | SHORTCUT,
+    "shortcut, restart 100": REFERENCE | SCATTER | SHORTCUT | {"restart_every": (0,) * 4 + (100,) * 2},
+    "shortcut, learners not reversed": REFERENCE | SCATTER | SHORTCUT | {"reverse_scale": (1.0,) * 4 + (0.0,) * 2},
     "slow, domain 0": {"surrogate_learning_rate": 1e-5, "alpha": 0.0},
     "frozen and 1e-4": {"surrogate_learning_rate": (0.0, 1e-4), "code_lengths": (8, 8)},
     "slow 3e-6, 2 surrogates": {"surrogate_learning_rate": 3e-6, "code_lengths": (8, 8)},

@@ -59,7 +59,7 @@ from pplkit.training import PPLRun, train_ppl
 PROTOCOL = {"adsh": "learned", "dsdh": "network"}
 
 
-REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter}
+REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter, "shortcut": PPLConfig.shortcut}
 
 
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
