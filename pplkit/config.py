@@ -142,7 +142,8 @@ class PPLConfig:
 
         Where the paper leaves a choice, this is one reading, and a field has the other: `surrogate_objective` "both" follows
         eqs. (12) and (14), "privacy" Algorithm 1; `scaled` True divides products of codes by c; `backbone` is a ResNet-50 from
-        random weights on colour images, "resnet50:IMAGENET1K_V1" a pretrained one.
+        random weights on colour images, "resnet50:IMAGENET1K_V1" a pretrained one; on grey ones "two_conv" (5×5 kernels), and
+        "two_conv_3x3" is the other reading.
 
         Args:
             dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size m, iterations t).
@@ -201,13 +202,13 @@ class PPLConfig:
 
     @classmethod
     def shortcut(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """`scatter`, with two learners that the generator also plays against: J_p is reversed for them as for the others.
+        """`scatter`, but towards its two learners the generator minimises 20 J_o − J_p instead of 20 J_o.
 
         In `scatter` the generator makes protected images easy to learn; nothing keeps a learner from using the picture as well,
         and then it finds clean images, too. Here the sign of the class has to take the picture's place ("shortcut learning",
-        Geirhos et al., Nature Machine Intelligence 2020): codes of protected images agree with their classes (J_o) and disagree
-        with those of the clean originals (−J_p). The learners live 300 steps instead of 100, so that the generator meets some
-        that have learned more than the easiest images.
+        Geirhos et al., Nature Machine Intelligence 2020): a learner's codes of protected images shall agree with their classes
+        and disagree with those of the clean originals. The learners themselves still minimise J_o only. They live 300 steps
+        instead of 100, so that the generator also meets some that have trained longer.
         """
         return cls.scatter(dataset, **SHORTCUT | changes)
 

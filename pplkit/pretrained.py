@@ -1,8 +1,10 @@
-"""The trained generator and victims that come with the project, so that notebooks open at once.
+"""The trained generators and victims that come with the project, so that notebooks open at once.
 
-Made by `python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2 --ship data/checkpoints/fashion-mnist`; the
-generators "scatter-40" by the same with `--regime scatter --game generator_affinity=-5.0,-5.0,-5.0,-5.0,40.0,40.0
---ship-generators data/checkpoints/fashion-mnist/scatter-40` instead of `--ship`.
+Made by `python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2` with, for
+
+- "reference": `--ship data/checkpoints/fashion-mnist`
+- "shortcut": `--regime shortcut --backbone two_conv_3x3 --ship data/checkpoints/fashion-mnist/shortcut --ship-generators
+  data/checkpoints/fashion-mnist/shortcut` (the first seed's generator is then there twice: generator-0 is kept)
 """
 
 from collections.abc import Sequence
@@ -13,16 +15,17 @@ from pplkit.generator import PerturbationGenerator
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS
 
 GENERATORS = {("reference", 0): ("generator.safetensors",),
-              **{("scatter-40", seed): ("scatter-40", f"generator-{seed}.safetensors") for seed in (0, 1, 2)}}
+              **{("shortcut", seed): ("shortcut", f"generator-{seed}.safetensors") for seed in (0, 1, 2)}}
+VICTIMS = {"reference": (), "shortcut": ("shortcut",)}  # their folder
 
 
 def generator(regime: str = "reference", seed: int = 0) -> PerturbationGenerator:
     """A generator of Table 1, trained on 10,000 Fashion-MNIST images at ε = 0.3; its settings are in `.metadata`.
 
     Args:
-        regime: how its game was played: "reference" (`PPLConfig.reference`), or "scatter-40", which breaks up searches among
-            protected images (`PPLConfig.scatter`, with a weight of 40 for its learners instead of 20).
-        seed: 0; of "scatter-40" also 1 and 2.
+        regime: how its game was played: "reference" (`PPLConfig.reference`), or "shortcut" (`PPLConfig.shortcut`, surrogates
+            "two_conv_3x3").
+        seed: 0; of "shortcut" also 1 and 2.
 
     Raises:
         ValueError: another one.
@@ -32,13 +35,14 @@ def generator(regime: str = "reference", seed: int = 0) -> PerturbationGenerator
     return PerturbationGenerator.load(embedded("checkpoints", "fashion-mnist", *GENERATORS[regime, seed]))
 
 
-def victim(method: str, train_domain: str = "clean", bits: int = 16) -> hashing.Victim:
+def victim(method: str, train_domain: str = "clean", bits: int = 16, regime: str = "reference") -> hashing.Victim:
     """A victim of seed 0, trained on the same 10,000 images.
 
     Args:
         method: "adsh" or "dsdh".
-        train_domain: "clean", or "adversarial" (trained on the images as `generator` protects them).
+        train_domain: "clean", or "adversarial" (trained on the images as `generator(regime)` protects them).
         bits: code length, 8, 12, 16 or 24.
+        regime: "reference" (backbone "two_conv") or "shortcut" ("two_conv_3x3").
 
     Raises:
         ValueError: anything else.
@@ -46,7 +50,10 @@ def victim(method: str, train_domain: str = "clean", bits: int = 16) -> hashing.
     if method not in METHODS or train_domain not in TRAIN_DOMAINS or bits not in BITS:
         raise ValueError(f"method must be one of {METHODS}, train_domain one of {tuple(TRAIN_DOMAINS)} and bits one of {BITS}, "
                          f"got {method!r}, {train_domain!r} and {bits!r}")
-    return hashing.load(embedded("checkpoints", "fashion-mnist", f"{method}-{train_domain}-{bits}.safetensors"))
+    if regime not in VICTIMS:
+        raise ValueError(f"there are no victims of {regime!r}: choose one of {list(VICTIMS)}")
+    name = f"{method}-{train_domain}-{bits}.safetensors"
+    return hashing.load(embedded("checkpoints", "fashion-mnist", *VICTIMS[regime], name))
 
 
 def victims(bits: Sequence[int] = BITS) -> dict[tuple[str, str, int], hashing.Victim]:

@@ -28,10 +28,33 @@ def _in_one_sentence(stored: dict) -> str:
 
 def _met(stored: dict) -> str:
     """Cells that are as good as the paper's, with the tolerance and without."""
+    met, strictly, total = _cells_met(stored)
+    return f"{met} of {total} cells are as good as the paper's within {TOLERANCE:g} ({strictly} without that tolerance)"
+
+
+def _cells_met(stored: dict) -> tuple[int, int, int]:
+    """Cells as good as the paper's within the tolerance, those without it, and all."""
     rows = table1.compared(stored["cells"])
     strictly = sum(at_least_as_good(row["mAP"], row["paper"], row["train"], row["task"], 0) for row in rows)
-    met = sum(row["met"] for row in rows)
-    return f"{met} of {len(rows)} cells are as good as the paper's within {TOLERANCE:g} ({strictly} without that tolerance)"
+    return sum(row["met"] for row in rows), strictly, len(rows)
+
+
+def _alone(stored: dict) -> str:
+    """Cells met by each seed alone."""
+    rows = table1.compared(stored["cells"])
+    return ", ".join(str(sum(at_least_as_good(row["seeds"][seed], row["paper"], row["train"], row["task"]) for row in rows))
+                     for seed in stored["runs"])
+
+
+def _means(stored: dict, other: dict) -> str:
+    """Mean mAP of what should not be found, and of another table in brackets."""
+    def mean(table: dict, train: str, *tasks: str) -> str:
+        values = [row["mAP"] for row in table1.compared(table["cells"]) if row["train"] == train and row["task"] in tasks]
+        return f"{sum(values) / len(values):.2f}"
+
+    return ", ".join(f"{what} {mean(stored, *cells)} ({mean(other, *cells)})" for what, cells in {
+        "A->A of clean-trained searchers": ("clean", "A->A"), "their C->A and A->C": ("clean", "C->A", "A->C"),
+        "what protected-trained ones find across domains": ("adversarial", "A->C", "C->A", "C->C")}.items())
 
 
 def _drawn(name: str) -> str:
@@ -66,6 +89,19 @@ def _at_half_budget(half: dict) -> str:
             f"ADSH trained on clean images:\n{shown}.")
 
 
+def games_table(root: Path = rules.ROOT) -> str:
+    """One row for each of our Fashion-MNIST tables at the paper's budget, as markdown."""
+    lines = ["| game | network | cells as good as the paper's | without the tolerance | each seed alone | cross-domain mAP "
+             "over the paper's |", "|---|---|---|---|---|---|"]
+    tables = {"": "", "-scatter": "", "-scatter-gamef24c9c": ", learners' weight 40", "-two_conv_3x3-shortcut": ""}
+    for name, changed in tables.items():
+        stored = _stored(root, f"table1-fashion-mnist{name}")
+        met, strictly, total = _cells_met(stored)
+        lines.append(f"| `{stored.get('regime', 'reference')}`{changed} | `{stored['generator']['backbone']}` "
+                     f"| {met} of {total} | {strictly} | {_alone(stored)} | {table1.cross_domain_ratio(stored['cells']):.2f} |")
+    return "\n".join(lines)
+
+
 def results_table(root: Path = rules.ROOT) -> str:
     """Our Table 1 on Fashion-MNIST beside the paper's, from the stored results, as markdown."""
     stored, half = _stored(root, "table1-fashion-mnist"), _stored(root, "table1-fashion-mnist-eps0.15")
@@ -81,27 +117,23 @@ def scatter_table(root: Path = rules.ROOT) -> str:
         met, before = ([row["met"] for row in table1.compared(table["cells"]) if row["train"] == domain]
                        for table in (stored, reference))
         by_domain.append(f"of {len(met)} with searchers trained on {trained} images {sum(met)} (reference: {sum(before)})")
-    def single(table: dict) -> str:
-        """Cells met by each seed alone."""
-        rows = table1.compared(table["cells"])
-        return ", ".join(str(sum(at_least_as_good(row["seeds"][seed], row["paper"], row["train"], row["task"]) for row in rows))
-                         for seed in table["runs"])
-
-    def mean(table: dict, train: str, *tasks: str) -> str:
-        values = [row["mAP"] for row in table1.compared(table["cells"]) if row["train"] == train and row["task"] in tasks]
-        return f"{sum(values) / len(values):.2f}"
-
-    others = ", ".join(f"{what} {mean(heavier, *cells)} ({mean(stored, *cells)})" for what, cells in {
-        "A->A of clean-trained searchers": ("clean", "A->A"), "their C->A and A->C": ("clean", "C->A", "A->C"),
-        "what protected-trained ones find across domains": ("adversarial", "A->C", "C->A", "C->C")}.items())
     return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Cells met {', '.join(by_domain)}. "
-            f"Generators differ: each seed alone meets {single(stored)} cells (reference: {single(reference)}). "
+            f"Generators differ: each seed alone meets {_alone(stored)} cells (reference: {_alone(reference)}). "
             f"{_drawn('fashion-mnist-scatter')}\n\n"
-            f"With a weight of 40 instead of 20 for its two learners (in float32, on another processor; the generators come "
-            f"with the course, `pplkit.pretrained.generator(\"scatter-40\", SEED)`) {_in_one_sentence(heavier)} Each seed "
-            f"alone meets {single(heavier)}. On average (in brackets the table above): {others}. "
+            f"With a weight of 40 instead of 20 for its two learners (in float32, on another processor) "
+            f"{_in_one_sentence(heavier)} Each seed alone meets {_alone(heavier)}. "
+            f"On average (in brackets the table above): {_means(heavier, stored)}. "
             f"{_drawn('fashion-mnist-scatter-gamef24c9c')}"
             f"\n\n{_at_half_budget(half)}")
+
+
+def shortcut_table(root: Path = rules.ROOT) -> str:
+    """Our Table 1 with the paper's small network read as 3×3 and the game that reverses J_p for the learners, as markdown."""
+    stored, before, half = (_stored(root, f"table1-fashion-mnist{name}")
+                            for name in ("-two_conv_3x3-shortcut", "-scatter", "-two_conv_3x3-eps0.15-shortcut"))
+    return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Each seed alone meets {_alone(stored)} cells. On average (in "
+            f"brackets `scatter` with 5×5): {_means(stored, before)}. {_drawn('fashion-mnist-two_conv_3x3-shortcut')}\n\n"
+            f"{_at_half_budget(half)}")
 
 
 # With networks that `pplkit.experiments.pretrain` pretrained; the README has the commands

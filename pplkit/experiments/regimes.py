@@ -51,7 +51,7 @@ REGIMES: dict[str, dict] = {
     "scatter, no restarts": REFERENCE | SCATTER | {"restart_every": None},
     "scatter, affinity 1": REFERENCE | SCATTER | {"generator_affinity": (1.0,) * 4 + (20.0,) * 2},
     "scatter, learners 40": REFERENCE | SCATTER | {"generator_affinity": (-5.0,) * 4 + (40.0,) * 2},
-    "shortcut": REFERENCE | SCATTER | SHORTCUT,
+    "shortcut": REFERENCE | SCATTER | SHORTCUT,  # these three with 5×5 kernels; our table of it has 3×3
     "shortcut, restart 100": REFERENCE | SCATTER | SHORTCUT | {"restart_every": (0,) * 4 + (100,) * 2},
     "shortcut, learners not reversed": REFERENCE | SCATTER | SHORTCUT | {"reverse_scale": (1.0,) * 4 + (0.0,) * 2},
     "slow, domain 0": {"surrogate_learning_rate": 1e-5, "alpha": 0.0},

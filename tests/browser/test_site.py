@@ -42,8 +42,10 @@ class TestPages:
         rows = re.findall(r"^\| (?:ADSH|DSDH) .*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
         figures = re.findall(r"^\| \[\d\]\(.*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
         shown = text_of(site / "results.html")
-        assert len(rows) == 7 * 16 and len(figures) == 10  # Fashion-MNIST, scatter, CIFAR-10 three times, ImageNet-13 twice
-        assert shown.count("<tr") == len(rows) + len(figures) + 8  # and the eight tables' heads
+        games = re.findall(r"^\| `\w+`(?:, learners' weight 40)? \|.*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
+        # Fashion-MNIST and CIFAR-10 three times each, ImageNet-13 twice
+        assert len(rows) == 8 * 16 and len(figures) == 10 and len(games) == 4
+        assert shown.count("<tr") == len(rows) + len(figures) + len(games) + 10  # and the ten tables' heads
 
     def test_search_knows_the_notebooks(self, site: Path):
         index = text_of(site / "searchindex.js")

@@ -61,10 +61,18 @@ def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
         transfer.main([*arguments, "--origin-load", "size=20", "channels=3", "--out", str(tmp_path / "other")])
 
 
-@pytest.mark.parametrize(("backbone", "passes"), [("two_conv", 15), ("dense", 15), ("resnet18", 5), ("resnet18@64", 5),
-                                                ("mobilenet_v3_small", 10)])
+@pytest.mark.parametrize(("backbone", "passes"), [("two_conv", 15), ("two_conv_3x3", 15), ("dense", 15), ("resnet18", 5),
+                                                ("resnet18@64", 5), ("mobilenet_v3_small", 10)])
 def test_deep_networks_get_fewer_passes(backbone, passes):
     assert common.make_victim("dsdh", 16, 0, "cpu", backbone=backbone).settings()["epochs"] == passes
+
+
+def test_adsh_learns_at_half_the_rate_with_3x3_kernels_and_at_a_fifth_with_64_pixels():
+    def rate(method: str, backbone: str, dataset: str = "") -> float:
+        return common.make_victim(method, 16, 0, "cpu", backbone=backbone, dataset=dataset).learning_rate
+
+    assert rate("adsh", "two_conv") == rate("dsdh", "two_conv_3x3") == 1e-3 and rate("adsh", "two_conv_3x3") == 5e-4
+    assert rate("adsh", "two_conv_3x3", "imagenet13") == rate("dsdh", "two_conv", "imagenet13") == 2e-4
 
 
 def test_a_network_that_is_not_there_is_named(capsys):
