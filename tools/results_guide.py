@@ -136,6 +136,22 @@ def shortcut_table(root: Path = rules.ROOT) -> str:
             f"{_at_half_budget(half)}")
 
 
+def apart_table(root: Path = rules.ROOT) -> str:
+    """Game and network apart: seed 0, 16 bits, one row for each pair that was run, as markdown."""
+    lines = ["| game | network | cells met of 16 | trained on clean images: A->A | C->A and A->C "
+             "| trained on protected images: A->C, C->A and C->C |", "|---|---|---|---|---|---|"]
+    groups = (("clean", ("A->A",)), ("clean", ("C->A", "A->C")), ("adversarial", ("A->C", "C->A", "C->C")))
+    for name in ("", "-two_conv_3x3", "-scatter", "-shortcut", "-two_conv_3x3-shortcut"):
+        stored = _stored(root, f"table1-fashion-mnist{name}")
+        rows = [row for row in table1.compared(stored["cells"]) if row["bits"] == 16]
+        met = sum(at_least_as_good(row["seeds"]["0"], row["paper"], row["train"], row["task"]) for row in rows)
+        values = [[row["seeds"]["0"] for row in rows if row["train"] == train and row["task"] in tasks]
+                  for train, tasks in groups]
+        means = " | ".join(f"{sum(found) / len(found):.2f}" for found in values)
+        lines.append(f"| `{stored.get('regime', 'reference')}` | `{stored['generator']['backbone']}` | {met} | {means} |")
+    return "\n".join(lines)
+
+
 # With networks that `pplkit.experiments.pretrain` pretrained; the README has the commands
 PRETRAINED = {"cifar10 pretrained": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372",
               "cifar10 pretrained scatter": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-scatter-gamea8cea0",
