@@ -76,9 +76,11 @@ def test_a_game_in_other_parts_is_another_one_where_they_matter(arguments, tmp_p
 def test_the_seconds_of_a_game_begun_elsewhere_are_unknown(arguments, tmp_path):
     table1.main(arguments)
     next((tmp_path / "work").rglob("generator.json")).unlink()  # as after an interrupted game, or one of another experiment
+    step = next((tmp_path / "work").rglob("dsdh-clean-*.json"))
+    step.write_text(json.dumps(json.loads(step.read_text()) | {"seconds": 700.0}))
     table1.main(arguments)
     stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
-    assert stored["runs"]["0"]["generator_seconds"] is None and stored["runs"]["0"]["seconds"] is not None
+    assert stored["runs"]["0"]["generator_seconds"] is None and stored["runs"]["0"]["seconds"] >= 700
 
 
 def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_path, monkeypatch, capsys):
@@ -291,6 +293,8 @@ def stored():
     ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("fashion-mnist-scatter-gamef24c9c", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("fashion-mnist-two_conv_3x3-shortcut", "fashion-mnist", PPLConfig.shortcut, "012", BITS),
+    ("fashion-mnist-shortcut", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
+    ("fashion-mnist-two_conv_3x3", "fashion-mnist", PPLConfig.reference, "0", (16,)),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
     ("cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
