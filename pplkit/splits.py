@@ -143,7 +143,7 @@ class RetrievalSplit:
         shape = "x".join(str(side) for side in self.database.images.shape[1:])
         return f"RetrievalSplit({self.name!r}: {counts}; images {shape}, {len(self.classes)} classes)"
 
-    def validation(self, queries: int = 1000, seed: int = 0) -> RetrievalSplit:
+    def validation(self, queries: int = 1000, seed: int = 0, *, keep_train: bool = False) -> RetrievalSplit:
         """A split for tuning: new queries out of the train part, gone from train and database.
 
         This split's own queries are not used, so that choices made on the result leave them untouched.
@@ -151,36 +151,41 @@ class RetrievalSplit:
         Args:
             queries: number of new queries, as many from each class as possible (they differ by at most 1).
             seed: of the draw, 0..2**32-1.
+            keep_train: take them out of the rest of the database instead; the train part stays as it is.
 
         Raises:
-            ValueError: a class of the train part has too few images to give its queries and keep one.
+            ValueError: a class of the part drawn from has too few images to give its queries and keep one.
         """
-        train_labels = self.train.labels.cpu()
-        present = train_labels.unique()  # (K,) class numbers
+        trained = torch.zeros(len(self.database), dtype=torch.bool)
+        trained[self.train_index] = True
+        source = (~trained).nonzero()[:, 0] if keep_train else self.train_index  # (M,) positions in the database
+        part = "the rest of the database" if keep_train else "train"
+        if len(source) == 0:
+            raise ValueError("the database has no images outside the train part: leave out keep_train")
+        labels = self.database.labels.cpu()[source]
+        present = labels.unique()  # (K,) class numbers
         check_whole(queries, "queries")
         wanted = dict.fromkeys(range(len(self.classes)), 0)
         for rank, label in enumerate(present.tolist()):
             wanted[label] = queries // len(present) + (rank < queries % len(present))
-            available = int((train_labels == label).sum())
+            available = int((labels == label).sum())
             if wanted[label] >= available:
                 raise ValueError(
                     f"{queries} validation queries take {wanted[label]} of class {self.classes[label]!r}, "
-                    f"but train has {available} and must keep one; ask for fewer queries"
+                    f"but {part} has {available} and must keep one; ask for fewer queries"
                 )
-        drawn = draw_per_class(train_labels, list(wanted.values()), seed)  # (Q,) positions in train
-        taken = self.train_index[drawn]  # (Q,) positions in the database
+        drawn = draw_per_class(labels, list(wanted.values()), seed)  # (Q,) positions in the part drawn from
+        taken = source[drawn]  # (Q,) positions in the database
         keep = torch.ones(len(self.database), dtype=torch.bool)
         keep[taken] = False
         new_position = keep.cumsum(0) - 1  # (N,) database position -> position in the smaller database
-        left = torch.ones(len(self.train), dtype=torch.bool)
-        left[drawn] = False
         return make_split(
             f"{self.name}/validation",
             self.classes,
             seed,
             database=self.database.subset(keep.nonzero()[:, 0]),  # (N - Q,)
             query=self.database.subset(taken),
-            train_index=new_position[self.train_index[left]],  # (T - Q,)
+            train_index=new_position[self.train_index[keep[self.train_index]]],  # (T - Q,), or (T,)
             database_index=self.database_index[keep],
             query_index=self.database_index[taken],
             source=self.manifest,

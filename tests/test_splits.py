@@ -153,6 +153,27 @@ def test_validation_takes_queries_out_of_train_and_database():
     assert split.validation(queries=500, seed=6).manifest != tuning.manifest
 
 
+def test_validation_can_leave_the_train_part_as_it_is():
+    split = load("fashion-mnist-mini")
+    tuning = split.validation(queries=500, seed=5, keep_train=True)
+    assert (len(tuning.train), len(tuning.query), len(tuning.database)) == (4000, 500, 9500)
+    assert torch.equal(tuning.train.images, split.train.images) and torch.equal(tuning.train.labels, split.train.labels)
+    assert tuning.manifest["sha256"]["train"] == split.manifest["sha256"]["train"]
+    assert tuning.query.labels.bincount().tolist() == [50] * 10
+    assert not torch.isin(tuning.query_index, split.query_index).any()
+    assert not torch.isin(tuning.query_index, split.database_index[split.train_index]).any()
+    assert torch.equal(torch.cat([tuning.query_index, tuning.database_index]).sort().values, split.database_index)
+
+
+def test_validation_that_keeps_train_needs_other_images():
+    database = image_set(6, 2, size=1)
+    for index, message in ((torch.arange(6), "no images outside the train part: leave out keep_train"),
+                           (torch.arange(4), "take 1 of class 'even', but the rest of the database has 1 and must keep one")):
+        split = RetrievalSplit("any", ("even", "odd"), database.subset(index), image_set(2, size=1), database, index, {})
+        with pytest.raises(ValueError, match=message):
+            split.validation(2, keep_train=True)
+
+
 @pytest.mark.parametrize("queries", [0, -1, 2.5, True, "10"])
 def test_validation_bad_count(queries):
     with pytest.raises(ValueError, match="queries must be a whole number of at least 1, got"):

@@ -124,20 +124,24 @@ def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin:
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
              bits: tuple[int, ...] = BITS, backbone: str = "two_conv", options: dict[str, object] | None = None,
              regime: str = "reference", game: dict[str, object] | None = None,
-             memory: dict[str, object] | None = None, generators: Path | None = None) -> dict[str, dict]:
+             memory: dict[str, object] | None = None, generators: Path | None = None,
+             validation: int = 0) -> dict[str, dict]:
     """The steps of one seed: "generator", and "adsh clean 16" -> result of `run_victim` for every cell.
 
     `backbone` is the surrogates' and the victims'; `game` has fields of `PPLConfig` that differ from the regime's; `memory` as
     for `train_generator`. `generators`: folder to take the generator from instead of playing the game, see
     `shipped_generator`. With an option `cache` of `load` the protected images are kept in that folder, not in memory.
+    `validation`: so many database images outside the training set take the place of the queries; the game is the same.
     """
     options = options or {}
-    split = load(dataset, root, seed=seed, **options)
-    check_pretraining(backbone, split)
+    whole = split = load(dataset, root, seed=seed, **options)
+    check_pretraining(backbone, whole)
+    if validation:
+        split = dataclasses.replace(whole.validation(validation, seed, keep_train=True), name=whole.name)
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
-    taken = None if generators is None else shipped_generator(generators, seed, config, split)
+    taken = None if generators is None else shipped_generator(generators, seed, config, whole)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest,
            "taken": None if taken is None else hashlib.sha256(generator_file(generators, seed).read_bytes()).hexdigest(),
            "accumulation": parts if parts > 1 and parse_backbone(backbone)[0] in TORCHVISION else None}
@@ -150,7 +154,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
         run = train_generator(split, config, work, device, **(memory or {}))
         how = provenance(device)
         run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config),
-                           split=split.manifest, run=how)
+                           split=whole.manifest, run=how)
         return {"collapsed": run.collapsed, "memory": memory or {}, "played": how,
                 "anew": anew}  # else its seconds are not those of the whole game
 
@@ -307,6 +311,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
     options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
+    options.add_argument("--validation", type=int, default=0, metavar="N",
+                         help="to compare games: judge with N database images outside the training set, not with the queries")
     options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
     add_colour(options)
@@ -323,9 +329,13 @@ def main(arguments: list[str] | None = None) -> None:
     seeds, game = {}, dict(asked.game)
     memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
     suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
+    if asked.validation:
+        suffix += "-validation"
+        asked.work = asked.work / "validation"
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
     path = asked.out / f"{name}.json"
-    keep_stored(options, path, asked.seeds, dict(asked.load), same={"dataset": asked.dataset}, bits=asked.bits)
+    keep_stored(options, path, asked.seeds, dict(asked.load), same={"dataset": asked.dataset, "validation": asked.validation},
+                bits=asked.bits)
     if asked.generators:  # before hours go into the first seed
         for seed in asked.seeds:
             if not (file := generator_file(asked.generators, seed)).is_file():
@@ -334,7 +344,7 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
                                tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game, memory,
-                               asked.generators)
+                               asked.generators, asked.validation)
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, game)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): _how_run(cells) for s, cells in seeds.items()}
@@ -342,8 +352,9 @@ def main(arguments: list[str] | None = None) -> None:
                    for method in METHODS}
         counts = next(iter(seeds[seed].values()))["key"]["split"]["counts"]
         stored = {
-            "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}",
-            "dataset": asked.dataset, "regime": asked.regime, "game": game,
+            "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}"
+                    f"{f', {asked.validation} validation queries' if asked.validation else ''}",
+            "dataset": asked.dataset, "regime": asked.regime, "game": game, "validation": asked.validation,
             "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows}
         if len(seeds) == len(set(asked.seeds)) or not replaced:

@@ -114,6 +114,21 @@ def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_p
     assert "generator-1.safetensors: --ship-generators writes them" in capsys.readouterr().err  # before seed 0 is refused
 
 
+def test_games_can_be_judged_without_the_queries_and_their_generators_taken(arguments, tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    table1.main([*arguments, "--validation", "12", "--ship-generators", str(shipped)])
+    judged = json.loads((tmp_path / "out" / "table1-photos-eps0.3-validation-fast.json").read_text())
+    assert judged["validation"] == judged["images"]["query"] == 12 and "12 validation queries" in judged["what"]
+    split = table1.load(arguments[1], None, seed=0)
+    key = json.loads(next((tmp_path / "work").rglob("adsh-adversarial-16.json")).read_text())["key"]
+    assert key["split"] == split.validation(12, 0, keep_train=True).manifest
+
+    monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
+    table1.main([*arguments, "--generators", str(shipped)])
+    stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
+    assert stored["validation"] == 0 and stored["images"] == split.manifest["counts"] and stored["cells"] != judged["cells"]
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(arguments, tmp_path, monkeypatch):
     fit, fitted = table1.fit_victim, []
 
