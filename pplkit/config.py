@@ -202,12 +202,12 @@ class PPLConfig:
 
     @classmethod
     def shortcut(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """`scatter`, but towards its two learners the generator minimises 20 J_o − J_p instead of 20 J_o.
+        """`scatter`, but towards its two learners the generator minimises 30 J_o − J_p instead of 20 J_o.
 
         In `scatter` the generator makes protected images easy to learn; nothing keeps a learner from using the picture as well,
         and then it finds clean images, too. Here the sign of the class has to take the picture's place ("shortcut learning",
         Geirhos et al., Nature Machine Intelligence 2020): a learner's codes of protected images shall agree with their classes
-        and disagree with those of the clean originals. The learners themselves still minimise J_o only. They live 300 steps
+        and disagree with those of the clean originals. The learners themselves still minimise J_o only. They live 600 steps
         instead of 100, so that the generator also meets some that have trained longer.
         """
         return cls.scatter(dataset, **SHORTCUT | changes)
@@ -222,7 +222,7 @@ SCATTER = {"code_lengths": (8,) * 6, "surrogate_objective": ("both",) * 4 + ("af
            "surrogate_learning_rate": (3e-5,) * 4 + (1e-3,) * 2, "generator_affinity": (-5.0,) * 4 + (20.0,) * 2,
            "reverse_scale": (1.0,) * 4 + (0.0,) * 2, "restart_every": (0,) * 4 + (100,) * 2, "generator_schedule": "cosine",
            "steps": 2400}
-SHORTCUT = {"reverse_scale": 1.0, "restart_every": (0,) * 4 + (300,) * 2}
+SHORTCUT = {"reverse_scale": 1.0, "generator_affinity": (-5.0,) * 4 + (30.0,) * 2, "restart_every": (0,) * 4 + (600,) * 2}
 
 
 KERNELS: dict[str, Callable[[int], losses.Kernel]] = {

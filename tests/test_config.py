@@ -40,7 +40,7 @@ def test_surrogates_of_64_pixel_images_learn_at_a_fifth_of_the_rates():
 def test_shortcut_plays_against_the_learners_too_and_lets_them_live_longer():
     scatter, shortcut = PPLConfig.scatter("fashion-mnist"), PPLConfig.shortcut("fashion-mnist")
     differing = {name for name in vars(scatter) if getattr(scatter, name) != getattr(shortcut, name)}
-    assert differing == {"reverse_scale", "restart_every"}
+    assert differing == {"reverse_scale", "generator_affinity", "restart_every"}
     learners = [objective == "affinity" for objective in shortcut.per_surrogate("surrogate_objective")]
     assert [bool(restart) for restart in shortcut.per_surrogate("restart_every")] == learners and sum(learners) == 2
     assert min(shortcut.per_surrogate("reverse_scale")) > 0 == min(scatter.per_surrogate("reverse_scale"))

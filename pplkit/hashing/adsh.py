@@ -13,6 +13,7 @@ from torch import Tensor
 from pplkit.hashing.network import sign
 from pplkit.hashing.victim import Victim, check_labels, form
 from pplkit.losses import similarity_matrix
+from pplkit.preconditions import check_whole
 
 
 @dataclass(eq=False)
@@ -24,6 +25,9 @@ class ADSH(Victim):
         sample_size: m = |Ω|, images drawn per outer iteration (all, if there are fewer).
         outer_epochs: rounds of (draw Ω, train the network, update V). The original runs 50.
         inner_epochs: passes over Ω per round. The original runs 3.
+        starts: V starts from the best of so many random sets of codes, see `separate_codes`; None: from random bits for each
+            image. Then the network's first, almost random codes decide which classes lie apart, and with few bits two classes
+            can end up with one code, which the update of V, bit by bit, does not leave again.
     """
 
     batch_size: int = field(default=64, kw_only=True)
@@ -31,6 +35,12 @@ class ADSH(Victim):
     sample_size: int = field(default=2000, kw_only=True)
     outer_epochs: int = field(default=15, kw_only=True)
     inner_epochs: int = field(default=2, kw_only=True)
+    starts: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.starts is not None:
+            check_whole(self.starts, "starts")
 
     @property
     def _epochs(self) -> int:
@@ -69,7 +79,10 @@ class ADSH(Victim):
     def _learn(self, images: Tensor, train_index: Tensor, database_labels: Tensor, progress: bool) -> None:
         groups = LabelGroups(database_labels)
         n, m = len(database_labels), min(self.sample_size, len(images))
-        codes = sign(torch.randn(n, self.bits, generator=self._random)).float().to(images.device)  # (n, c)
+        if self.starts is None:
+            codes = sign(torch.randn(n, self.bits, generator=self._random)).float().to(images.device)  # (n, c)
+        else:
+            codes = separate_codes(groups, self.bits, self.starts, self._random)[groups.index]  # (n, c)
         for _ in (bar := self._bar(self.outer_epochs, progress)):
             drawn = self._permutation(len(images))[:m].to(images.device)  # Ω as positions in the training images, (m,)
             omega = train_index[drawn]  # Ω as rows of V, (m,)
@@ -151,6 +164,25 @@ class LabelGroups:
         sums = torch.zeros(len(self.counts), outputs.shape[1], device=outputs.device)
         sums.index_add_(0, self.index[omega], outputs)  # (K, c)
         return (similarity.T @ sums)[self.index]
+
+
+def separate_codes(groups: LabelGroups, bits: int, draws: int, random: torch.Generator) -> Tensor:
+    """One random code per label group, float (K, c) in {−1, +1}: of `draws` sets the one with the least
+
+        Σ_k Σ_l n_k n_l (v_k·v_l − c S_kl)²,
+
+    ADSH's objective if every image had its group's code and the network met it.
+    """
+    n = len(groups.index)
+    target = bits * groups.similarity(torch.arange(n, device=groups.index.device)).cpu()  # (K, K)
+    weight = (groups.counts / n).cpu()  # (K,)
+    best, least = None, torch.inf
+    for _ in range(draws):
+        codes = sign(torch.randn(len(weight), bits, generator=random)).float()  # (K, c)
+        cost = float(weight @ (codes @ codes.T - target).square() @ weight)
+        if cost < least:
+            best, least = codes, cost
+    return best.to(groups.index.device)
 
 
 def asymmetric_loss(relaxed_codes: Tensor, learned: Tensor, gram: Tensor, targets: Tensor, constants: Tensor,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pplkit.hashing import ADSH, adsh
-from pplkit.hashing.adsh import LabelGroups, asymmetric_loss, update_codes
+from pplkit.hashing.adsh import LabelGroups, asymmetric_loss, separate_codes, update_codes
+from pplkit.hashing.network import sign
 from pplkit.losses import similarity_matrix
 from pplkit.retrieval import mean_average_precision
 
@@ -127,6 +128,43 @@ def test_groups_stand_for_the_whole_similarity_matrix(form):
     assert torch.allclose(squares[groups.index[OMEGA]], whole.square().sum(1), atol=1e-5)
     outputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(groups.transposed_product(compact, outputs, OMEGA), whole.T @ outputs, atol=1e-5)
+
+
+# ---- where V starts
+
+
+@pytest.mark.parametrize("form", LABELS)
+def test_v_starts_from_the_set_of_codes_that_fits_the_similarities_best(form):
+    labels = LABELS[form]
+    groups = LabelGroups(labels)
+    similarity = similarity_matrix(labels, balanced=True)  # (n, n)
+    random = torch.Generator().manual_seed(3)
+    tried = [sign(torch.randn(len(groups.counts), 4, generator=random)).float() for _ in range(6)]  # (K, c) each
+
+    def cost(codes: Tensor) -> float:  # over all pairs of images
+        v = codes[groups.index]
+        return (v @ v.T - 4 * similarity).square().sum().item()
+
+    chosen = separate_codes(groups, 4, 6, torch.Generator().manual_seed(3))
+    assert cost(chosen) == pytest.approx(min(map(cost, tried))) and any(torch.equal(chosen, codes) for codes in tried)
+
+
+def test_ten_classes_get_ten_codes_of_eight_bits():
+    groups = LabelGroups(torch.arange(10).repeat(5))
+    for seed in range(5):
+        codes = separate_codes(groups, 8, 1000, torch.Generator().manual_seed(seed))
+        assert len(codes.unique(dim=0)) == 10
+
+
+def test_starts_are_used_and_checked(toy):
+    images, labels = toy
+    fitted = [ADSH(4, starts=starts, outer_epochs=1, inner_epochs=1).fit(images, labels, progress=False)
+              for starts in (None, 1, 50)]
+    losses = [victim.history for victim in fitted]
+    assert losses[0] != losses[1] != losses[2] != losses[0]
+    for wrong in (0, 2.5, True):
+        with pytest.raises(ValueError, match="starts must be a whole number of at least 1, got"):
+            ADSH(4, starts=wrong)
 
 
 # ---- training as a whole

@@ -27,7 +27,7 @@ QUICK = {
 SHARED = {"bits": 8, "batch_size": 48, "learning_rate": 3e-3, "weight_decay": 0.1, "schedule": "constant", "flip": True}
 SHARED |= {"seed": 1, "autocast": True, "backbone": "dense"}
 CHANGES = {
-    ADSH: {"gamma": 20.0, "sample_size": 80, "outer_epochs": 3, "inner_epochs": 3},
+    ADSH: {"gamma": 20.0, "sample_size": 80, "starts": 5, "outer_epochs": 3, "inner_epochs": 3},
     DPSH: {"eta": 0.1, "balanced": False, "epochs": 3},
     DSDH: {"mu": 30.0, "nu": 1e4, "eta": 5.0, "epochs": 3, "sweeps": 1},
     DSH: {"alpha": 0.5, "epochs": 3},
