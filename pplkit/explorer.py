@@ -38,7 +38,7 @@ SHAPES = {
     "C: falls at once, then levels out": {e: 0.1 + 0.7 * 0.5 ** (e / 0.03) for e in POINTS},
     "D: holds until ε is large": {e: 0.1 + 0.7 * max(0.0, min(1.0, (0.9 - e) / 0.25)) for e in POINTS},
 }
-QUESTION = "How will the mAP of A->C (protected query, clean database) depend on ε?"
+QUESTION = "How will mAP of A->C (protected query, clean database, a searcher trained on clean images) depend on ε?"
 _shown: weakref.WeakValueDictionary[str, EpsilonExplorer] = weakref.WeakValueDictionary()
 
 

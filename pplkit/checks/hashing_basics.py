@@ -183,15 +183,15 @@ def expected_average_precision(function: Callable) -> str:
             (lambda n, r: _closed_form(n, r, chance=lambda n, r: 0.0), "the term with f is missing; it is 0 only for n_d = 1"),
             (
                 lambda n, r: _closed_form(n, r, inclusive=True),
-                "N and R count smaller distances only: update after the group",
+                "N_d and R_d count smaller distances only: update after the group",
             ),
             (lambda n, r: _closed_form(n, r, one=0), "the relevant item itself counts too: R + 1"),
             (lambda n, r: _closed_form(n, r, stop=0), "the harmonic sum ends one place too early: the group has n_d places"),
             (
                 lambda n, r: _closed_form(n, r, start=0, stop=0),
-                "the harmonic sum starts too early: it runs over the places N + 1 to N + n, not over 1 to n or N to N + n - 1",
+                "the harmonic sum starts too early: places N_d + 1 to N_d + n, not 1 to n or N_d to N_d + n - 1",
             ),
-            (lambda n, r: _closed_form(n, r, held=0), "f multiplies N + 1, not N: the item itself takes a place"),
+            (lambda n, r: _closed_form(n, r, held=0), "f multiplies N_d + 1, not N_d: the item itself takes a place"),
             (_skips_empty_groups, "a distance with nothing relevant adds nothing, but its items still count into N"),
             (
                 lambda n, r: _expected_average_precision(n, r) * sum(r) / len(n),

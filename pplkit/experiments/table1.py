@@ -3,6 +3,7 @@
     python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2
     python -m pplkit.experiments.table1 --dataset cifar10 --backbone resnet18 --load database=20000 query=500 train=5000
     python -m pplkit.experiments.table1 --seeds 0 1 2 --regime scatter
+    python -m pplkit.experiments.table1 --regime scatter --game steps=800 --bits 24 --validation 3000
 
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
 kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json`, a figure of it and, with
@@ -312,7 +313,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
     options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
     options.add_argument("--validation", type=int, default=0, metavar="N",
-                         help="to compare games: judge with N database images outside the training set, not with the queries")
+                         help="to compare games: judge with N database images outside the training set, not with the queries; "
+                              "the result goes to a folder validation inside --out")
     options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
     add_colour(options)
@@ -330,8 +332,7 @@ def main(arguments: list[str] | None = None) -> None:
     memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
     suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
     if asked.validation:
-        suffix += "-validation"
-        asked.work = asked.work / "validation"
+        asked.work, asked.out = asked.work / "validation", asked.out / "validation"
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
     path = asked.out / f"{name}.json"
     keep_stored(options, path, asked.seeds, dict(asked.load), same={"dataset": asked.dataset, "validation": asked.validation},

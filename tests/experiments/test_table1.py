@@ -117,7 +117,7 @@ def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_p
 def test_games_can_be_judged_without_the_queries_and_their_generators_taken(arguments, tmp_path, monkeypatch):
     shipped = tmp_path / "shipped"
     table1.main([*arguments, "--validation", "12", "--ship-generators", str(shipped)])
-    judged = json.loads((tmp_path / "out" / "table1-photos-eps0.3-validation-fast.json").read_text())
+    judged = json.loads((tmp_path / "out" / "validation" / "table1-photos-eps0.3-fast.json").read_text())
     assert judged["validation"] == judged["images"]["query"] == 12 and "12 validation queries" in judged["what"]
     split = table1.load(arguments[1], None, seed=0)
     key = json.loads(next((tmp_path / "work").rglob("adsh-adversarial-16.json")).read_text())["key"]
