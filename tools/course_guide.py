@@ -209,6 +209,7 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     in_readme = {"course map": outside, "results": lambda: results.results_table(root),
                  "scatter": lambda: results.scatter_table(root), "games": lambda: results.games_table(root),
                  "shortcut": lambda: results.shortcut_table(root), "apart": lambda: results.apart_table(root),
+                 "trials": lambda: results.trials_table(root),
                  "figures": lambda: results.figures_table(root),
                  "speed": lambda: results.speed_table(root),
                  **{name: lambda name=name: results.colour_table(name, root) for name in ("cifar10", "imagenet13")},

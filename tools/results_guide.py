@@ -155,6 +155,22 @@ def apart_table(root: Path = rules.ROOT) -> str:
     return "\n".join(lines)
 
 
+def trials_table(root: Path = rules.ROOT) -> str:
+    """The games that were judged on validation queries, one row for each stored table, as markdown."""
+    lines = [f"| game | fields that differ | network | bits | seeds | cells met | {' | '.join(ACROSS)} |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for path in sorted((root / "data" / "results" / "validation").glob("table1-fashion-mnist*.json")):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = table1.compared(stored["cells"])
+        met, _, total = _cells_met(stored)
+        changed = ", ".join(f"{name} {value}" for name, value in stored["game"].items()) or "none"
+        bits = ", ".join(str(length) for length in sorted({row["bits"] for row in rows}))
+        means = " | ".join(_mean(rows, group) for group in ACROSS)
+        lines.append(f"| `{stored['regime']}` | {changed} | `{stored['generator']['backbone']}` | {bits} "
+                     f"| {', '.join(stored['runs'])} | {met} of {total} | {means} |")
+    return "\n".join(lines)
+
+
 # With networks that `pplkit.experiments.pretrain` pretrained; the README has the commands
 PRETRAINED = {"cifar10 pretrained": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372",
               "cifar10 pretrained scatter": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-scatter-gamea8cea0",
