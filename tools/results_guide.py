@@ -159,11 +159,12 @@ def trials_table(root: Path = rules.ROOT) -> str:
     """The games that were judged on validation queries, one row for each stored table, as markdown."""
     lines = [f"| game | fields that differ | network | bits | seeds | cells met | {' | '.join(ACROSS)} |",
              "|---|---|---|---|---|---|---|---|---|"]
-    for path in sorted((root / "data" / "results" / "validation").glob("table1-fashion-mnist*.json")):
-        stored = json.loads(path.read_text(encoding="utf-8"))
+    folder = root / "data" / "results" / "validation"
+    trials = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("table1-fashion-mnist*.json"))]
+    for stored in sorted(trials, key=lambda trial: len(trial["game"])):
         rows = table1.compared(stored["cells"])
         met, _, total = _cells_met(stored)
-        changed = ", ".join(f"{name} {value}" for name, value in stored["game"].items()) or "none"
+        changed = ", ".join(f"`{name}={','.join(f'{v:g}' for v in value)}`" for name, value in stored["game"].items()) or "none"
         bits = ", ".join(str(length) for length in sorted({row["bits"] for row in rows}))
         means = " | ".join(_mean(rows, group) for group in ACROSS)
         lines.append(f"| `{stored['regime']}` | {changed} | `{stored['generator']['backbone']}` | {bits} "

@@ -324,12 +324,26 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
     assert all(set(row["seeds"]) == set(seeds) for row in stored["cells"])
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
+    assert plays(stored, regime)
+
+
+def plays(stored, regime):
+    """Whether a stored table's game is the regime's with the fields that the table names (fields added since: the default)."""
+    used = stored["generator"]
     changed = {field: tuple(value) if isinstance(value, list) else value for field, value in stored.get("game", {}).items()}
-    expected = regime(dataset, seed=stored["generator"]["seed"], backbone=stored["generator"]["backbone"], **changed)
-    added_since = vars(expected).keys() - stored["generator"].keys()
+    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], backbone=used["backbone"], **changed)
+    added_since = vars(expected).keys() - used.keys()
     assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
     settings = {name: value for name, value in vars(expected).items() if name not in added_since}
-    assert {**stored["generator"], "seed": None} == json.loads(json.dumps({**settings, "seed": None}))
+    return {**used, "seed": None} == json.loads(json.dumps({**settings, "seed": None}))
+
+
+@pytest.mark.parametrize("path", sorted(embedded("results", "validation").glob("*.json")), ids=lambda path: path.stem)
+def test_each_stored_trial_was_judged_without_the_queries(path):
+    stored = json.loads(path.read_text())
+    assert stored["validation"] == stored["images"]["query"] == 3000 and stored["images"]["database"] == 57000
+    assert not any("dirty" in commit or commit == "unknown" for run in stored["runs"].values() for commit in run["commits"])
+    assert plays(stored, table1.REGIMES[stored["regime"]])
 
 
 @pytest.mark.parametrize("regime, seed", pretrained.GENERATORS)
