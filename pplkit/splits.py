@@ -161,9 +161,9 @@ class RetrievalSplit:
         source = (~trained).nonzero()[:, 0] if keep_train else self.train_index  # (M,) positions in the database
         part = "the rest of the database" if keep_train else "train"
         if len(source) == 0:
-            raise ValueError("the database has no images outside the train part: leave out keep_train")
-        labels = self.database.labels.cpu()[source]
-        present = labels.unique()  # (K,) class numbers
+            raise ValueError("no images outside the train part to draw queries from: take a smaller train part")
+        labels = self.database.labels.cpu()[source]  # (M,)
+        present = (self.database if keep_train else self.train).labels.cpu().unique()  # (K,) class numbers
         check_whole(queries, "queries")
         wanted = dict.fromkeys(range(len(self.classes)), 0)
         for rank, label in enumerate(present.tolist()):

@@ -167,8 +167,10 @@ def test_validation_can_leave_the_train_part_as_it_is():
 
 def test_validation_that_keeps_train_needs_other_images():
     database = image_set(6, 2, size=1)
-    for index, message in ((torch.arange(6), "no images outside the train part: leave out keep_train"),
-                           (torch.arange(4), "take 1 of class 'even', but the rest of the database has 1 and must keep one")):
+    even = (database.labels == 0).nonzero()[:, 0]
+    for index, message in ((torch.arange(6), "no images outside the train part to draw queries from: take a smaller"),
+                           (torch.arange(4), "take 1 of class 'even', but the rest of the database has 1 and must keep one"),
+                           (even, "take 1 of class 'even', but the rest of the database has 0 and must keep one")):
         split = RetrievalSplit("any", ("even", "odd"), database.subset(index), image_set(2, size=1), database, index, {})
         with pytest.raises(ValueError, match=message):
             split.validation(2, keep_train=True)

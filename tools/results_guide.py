@@ -161,14 +161,18 @@ def trials_table(root: Path = rules.ROOT) -> str:
              "|---|---|---|---|---|---|---|---|---|"]
     folder = root / "data" / "results" / "validation"
     trials = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("table1-fashion-mnist*.json"))]
-    for stored in sorted(trials, key=lambda trial: len(trial["game"])):
+    first, *others = sorted(trials, key=lambda trial: len(trial["game"]))
+    for stored in (first, *others):
         rows = table1.compared(stored["cells"])
-        met, _, total = _cells_met(stored)
+        same = table1.compared([{**row, "mAP": sum(row["seeds"][seed] for seed in stored["runs"]) / len(stored["runs"])}
+                                for row in first["cells"]])  # the first trial, of these seeds
         changed = ", ".join(f"`{name}={','.join(f'{v:g}' for v in value)}`" for name, value in stored["game"].items()) or "none"
         bits = ", ".join(str(length) for length in sorted({row["bits"] for row in rows}))
-        means = " | ".join(_mean(rows, group) for group in ACROSS)
+        means = " | ".join(_mean(rows, group) + (f" ({_mean(same, group)})" if stored is not first else "") for group in ACROSS)
+        met = f"{sum(row['met'] for row in rows)} of {len(rows)}"
+        before = f" ({sum(row['met'] for row in same)})" if stored is not first else ""
         lines.append(f"| `{stored['regime']}` | {changed} | `{stored['generator']['backbone']}` | {bits} "
-                     f"| {', '.join(stored['runs'])} | {met} of {total} | {means} |")
+                     f"| {', '.join(stored['runs'])} | {met}{before} | {means} |")
     return "\n".join(lines)
 
 

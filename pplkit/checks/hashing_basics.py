@@ -185,14 +185,14 @@ def expected_average_precision(function: Callable) -> str:
                 lambda n, r: _closed_form(n, r, inclusive=True),
                 "N_d and R_d count smaller distances only: update after the group",
             ),
-            (lambda n, r: _closed_form(n, r, one=0), "the relevant item itself counts too: R + 1"),
+            (lambda n, r: _closed_form(n, r, one=0), "the relevant item itself counts too: R_d + 1"),
             (lambda n, r: _closed_form(n, r, stop=0), "the harmonic sum ends one place too early: the group has n_d places"),
             (
                 lambda n, r: _closed_form(n, r, start=0, stop=0),
                 "the harmonic sum starts too early: places N_d + 1 to N_d + n, not 1 to n or N_d to N_d + n - 1",
             ),
             (lambda n, r: _closed_form(n, r, held=0), "f multiplies N_d + 1, not N_d: the item itself takes a place"),
-            (_skips_empty_groups, "a distance with nothing relevant adds nothing, but its items still count into N"),
+            (_skips_empty_groups, "a distance with nothing relevant adds nothing, but its items still count into N_d"),
             (
                 lambda n, r: _expected_average_precision(n, r) * sum(r) / len(n),
                 "divide by the number of relevant items, not of distances",

@@ -258,7 +258,7 @@ DSDH_SETTINGS = {"epochs": 15}
 METHOD_SETTINGS = {"adsh": (ADSH, ADSH_SETTINGS, "outer_epochs"), "dsdh": (DSDH, DSDH_SETTINGS, "epochs")}
 # 64-pixel images: see `pplkit.config.IMAGENET_RATES`; a third of the training images: three times the passes.
 OF_DATASET = {"imagenet13": {"adsh": {"learning_rate": 2e-4}, "dsdh": {"learning_rate": 2e-4, "epochs": 45}}}
-# Three times the features of two_conv; chosen on validation queries, as was `starts`. DSDH was left as it was.
+# Three times the features of two_conv. Both chosen on validation queries; no run of that is stored. DSDH was left as it was.
 OF_BACKBONE = {"two_conv_3x3": {"adsh": {"learning_rate": 5e-4, "starts": 1000}}}
 SHALLOW = ("two_conv", "two_conv_3x3", "dense")
 # Passes of a deep network over the training images: batch normalisation makes it learn faster, and a pass of ResNet-18 costs

@@ -136,9 +136,9 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     """
     options = options or {}
     whole = split = load(dataset, root, seed=seed, **options)
-    check_pretraining(backbone, whole)
     if validation:
         split = dataclasses.replace(whole.validation(validation, seed, keep_train=True), name=whole.name)
+    check_pretraining(backbone, split)  # pretrained on the database, weights know validation queries, too
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
@@ -332,6 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
     memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
     suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
     if asked.validation:
+        if asked.ship:
+            options.error("--ship is for victims that were judged on the queries: leave out --validation")
         asked.work, asked.out = asked.work / "validation", asked.out / "validation"
     name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
     path = asked.out / f"{name}.json"

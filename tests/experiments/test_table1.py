@@ -114,7 +114,7 @@ def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_p
     assert "generator-1.safetensors: --ship-generators writes them" in capsys.readouterr().err  # before seed 0 is refused
 
 
-def test_games_can_be_judged_without_the_queries_and_their_generators_taken(arguments, tmp_path, monkeypatch):
+def test_games_can_be_judged_without_the_queries_and_their_generators_taken(arguments, tmp_path, monkeypatch, capsys):
     shipped = tmp_path / "shipped"
     table1.main([*arguments, "--validation", "12", "--ship-generators", str(shipped)])
     judged = json.loads((tmp_path / "out" / "validation" / "table1-photos-eps0.3-fast.json").read_text())
@@ -122,6 +122,10 @@ def test_games_can_be_judged_without_the_queries_and_their_generators_taken(argu
     split = table1.load(arguments[1], None, seed=0)
     key = json.loads(next((tmp_path / "work").rglob("adsh-adversarial-16.json")).read_text())["key"]
     assert key["split"] == split.validation(12, 0, keep_train=True).manifest
+
+    with pytest.raises(SystemExit):
+        table1.main([*arguments, "--validation", "12", "--ship", str(shipped)])
+    assert "--ship is for victims that were judged on the queries" in capsys.readouterr().err
 
     monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
     table1.main([*arguments, "--generators", str(shipped)])
@@ -325,6 +329,9 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
     assert plays(stored, regime)
+    for method, settings in stored["victims_16_bits"].items():
+        now = common.make_victim(method, 16, settings["seed"], settings["device"], False, settings["backbone"], dataset)
+        assert common.given(now.settings()) == common.given(settings)
 
 
 def plays(stored, regime):
@@ -341,7 +348,7 @@ def plays(stored, regime):
 @pytest.mark.parametrize("path", sorted(embedded("results", "validation").glob("*.json")), ids=lambda path: path.stem)
 def test_each_stored_trial_was_judged_without_the_queries(path):
     stored = json.loads(path.read_text())
-    assert stored["validation"] == stored["images"]["query"] == 3000 and stored["images"]["database"] == 57000
+    assert stored["validation"] == 3000 and stored["images"] == {"train": 10000, "query": 3000, "database": 57000}
     assert not any("dirty" in commit or commit == "unknown" for run in stored["runs"].values() for commit in run["commits"])
     assert plays(stored, table1.REGIMES[stored["regime"]])
 
@@ -367,6 +374,8 @@ def test_the_shipped_victims_are_there(regime, backbone):
                 assert ("generator" in victim.metadata) == (domain == "adversarial")
                 if domain == "adversarial":
                     assert victim.metadata["generator"] == pretrained.generator(regime).metadata["config"]
+                if regime != "reference":
+                    assert victim.metadata["split"] == pretrained.generator(regime).metadata["split"]
 
 
 def test_the_shipped_victims_of_16_bits_come_first():
