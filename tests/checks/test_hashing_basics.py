@@ -114,7 +114,7 @@ class TestExpectedAveragePrecision:
             (lambda n, r: expected(n, r, given=lambda n, r: r / n), "r - 1 of n - 1"),
             (lambda n, r: expected(n, r, given=lambda n, r: 0), "term with f is missing"),
             (lambda n, r: expected(n, r, update_first=True), "update after"),
-            (lambda n, r: expected(n, r, one=0), r"R \+ 1"),
+            (lambda n, r: expected(n, r, one=0), r"R_d \+ 1"),
             (lambda n, r: expected(n, r, last=0), "one place too early: the group"),
             (lambda n, r: expected(n, r, taken=0), "takes a place"),
             (lambda n, r: expected(n, r, skip=True), "still count into N"),
