@@ -166,7 +166,8 @@ def trials_table(root: Path = rules.ROOT) -> str:
         rows = table1.compared(stored["cells"])
         same = table1.compared([{**row, "mAP": sum(row["seeds"][seed] for seed in stored["runs"]) / len(stored["runs"])}
                                 for row in first["cells"]])  # the first trial, of these seeds
-        changed = ", ".join(f"`{name}={','.join(f'{v:g}' for v in value)}`" for name, value in stored["game"].items()) or "none"
+        changed = ", ".join(f"`{name}={','.join(map(str, value)) if isinstance(value, list) else value}`"
+                            for name, value in stored["game"].items()) or "none"
         bits = ", ".join(str(length) for length in sorted({row["bits"] for row in rows}))
         means = " | ".join(_mean(rows, group) + (f" ({_mean(same, group)})" if stored is not first else "") for group in ACROSS)
         met = f"{sum(row['met'] for row in rows)} of {len(rows)}"
