@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from toy_game import SHORT, TINY, same, toy, train, weights
 
 from pplkit import budget, losses, training
 from pplkit.data import ImageSet
@@ -13,32 +14,7 @@ from pplkit.game import SERIES
 from pplkit.hashing.network import HashingNetwork
 from pplkit.training import CollapseWarning, PPLConfig, PPLRun, TrainingDiverged, train_ppl
 
-TINY = {"widths": (4, 4, 4, 4), "batch_size": 16, "autocast": False}
-SHORT = TINY | {"warmup_steps": 3, "steps": 5, "checkpoint_every": 2}
 GAME = tuple(name for name in ("step", *SERIES))
-
-
-def toy(count: int = 48, classes: int = 3, channels: int = 1, size: int = 16) -> ImageSet:
-    """Noise, with a bright bar at a height that tells the class."""
-    random = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % classes
-    images = torch.randint(0, 100, (count, channels, size, size), generator=random)
-    for item, label in enumerate(labels.tolist()):
-        images[item, :, label : label + 4] += 140
-    return ImageSet(images.to(torch.uint8), labels)
-
-
-def train(**settings: object) -> PPLRun:
-    return train_ppl(toy(), PPLConfig(**(SHORT | settings)), progress=False)
-
-
-def weights(run: PPLRun) -> list[torch.Tensor]:
-    return [v for network in (run.generator, *run.surrogates) for v in network.state_dict().values()]
-
-
-def same(first: PPLRun, second: PPLRun) -> bool:
-    pairs = zip(weights(first), weights(second), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs) and first.history == second.history
 
 
 @pytest.fixture(scope="module")
@@ -336,69 +312,3 @@ def test_fewer_than_fifty_steps_are_too_few_to_judge(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert train(steps=49).collapsed is None
-
-
-# ---- memory
-
-
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-    MemoryError(),
-])
-@pytest.mark.parametrize("phase", ["warm_up", "round"])
-def test_a_batch_too_large_for_the_memory_names_the_one_to_try(monkeypatch, phase, error):
-    def fails(*_):
-        raise error
-
-    monkeypatch.setattr(training.Game, phase, fails)
-    message = r"batch_size=16 and 1 surrogates \(two_conv\): try batch_size=8, or"
-    with pytest.raises(training.OutOfMemory, match=message) as caught:
-        train()
-    assert caught.value.__cause__ is error
-    with pytest.raises(training.OutOfMemory, match="batch_size=8, or checkpointing=True, which changes no result, or accum"):
-        train(backbone="mobilenet_v3_small")
-    with pytest.raises(training.OutOfMemory, match="batch_size=8, or accumulation=6, or several processes"):
-        train_ppl(toy(), PPLConfig(**SHORT), progress=False, accumulation=3)
-
-
-def test_parts_are_those_of_a_process_s_share_of_the_batch():
-    config = PPLConfig(batch_size=16)
-    assert "accumulation=4" in str(training._memory_help(config, False, 2, 1))
-    assert "accumulation" not in str(training._memory_help(config, False, 2, 4))
-
-
-def test_other_errors_come_as_they_are(monkeypatch):
-    def fails(*_):
-        raise RuntimeError("something else")
-
-    monkeypatch.setattr(training.Game, "warm_up", fails)
-    with pytest.raises(RuntimeError, match="^something else$") as caught:
-        train()
-    assert not isinstance(caught.value, training.OutOfMemory)
-
-
-def test_checkpointing_changes_no_result():
-    settings = SHORT | {"backbone": "mobilenet_v3_small", "batch_size": 8}
-    runs = [train_ppl(toy(16), PPLConfig(**settings), progress=False, checkpointing=flag) for flag in (False, True)]
-    for first, second in zip(*map(weights, runs), strict=True):
-        assert torch.allclose(first, second, atol=1e-5)
-
-
-def test_accumulation_changes_no_result_but_rounding(base, monkeypatch):
-    parts, codes = [], training.Game.codes
-    monkeypatch.setattr(training.Game, "codes", lambda self, *rest: parts.append(self.accumulation) or codes(self, *rest))
-    run = train_ppl(toy(), PPLConfig(**SHORT), progress=False, accumulation=2)
-    assert set(parts) == {2}
-    for first, second in zip(weights(base), weights(run), strict=True):
-        assert torch.allclose(first, second, atol=1e-4)
-
-
-@pytest.mark.parametrize("flag", [False, True])
-def test_the_game_is_compiled_on_request_only(monkeypatch, base, flag):
-    calls = []
-    monkeypatch.setattr(training.Game, "compile", lambda self: calls.append(self))
-    assert same(train_ppl(toy(), PPLConfig(**SHORT), progress=False, compiled=flag), base)
-    assert len(calls) == flag
