@@ -167,7 +167,7 @@ class PPLConfig:
 
     @classmethod
     def reference(cls, dataset: str, **changes: object) -> "PPLConfig":
-        """The regime behind our Table 1, chosen on validation queries (data/results/regimes-fashion-mnist.json).
+        """The course's regime, chosen on validation queries (data/results/regimes-fashion-mnist.json).
 
         Four 8-bit surrogates that know clean images; each adapts for 400 steps, then starts anew, in turn. Several surrogates
         make the attack carry over to victims; the moving ones keep the protected images from settling in one wrong place per

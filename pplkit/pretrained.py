@@ -2,9 +2,9 @@
 
 Made by `python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2` with, for
 
-- "reference": `--ship data/checkpoints/fashion-mnist`
-- "shortcut": `--regime shortcut --backbone two_conv_3x3 --ship data/checkpoints/fashion-mnist/shortcut --ship-generators
-  data/checkpoints/fashion-mnist/shortcut` (the first seed's generator is then there twice: generator-0 is kept)
+- "reference": `--regime reference --backbone two_conv --ship data/checkpoints/fashion-mnist`
+- "shortcut": `--ship data/checkpoints/fashion-mnist/shortcut --ship-generators data/checkpoints/fashion-mnist/shortcut` (the
+  first seed's generator is then there twice: generator-0 is kept)
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ VICTIMS = {"reference": (), "shortcut": ("shortcut",)}  # their folder
 
 
 def generator(regime: str = "reference", seed: int = 0) -> PerturbationGenerator:
-    """A generator of Table 1, trained on 10,000 Fashion-MNIST images at ε = 0.3; its settings are in `.metadata`.
+    """A generator of our tables, trained on 10,000 Fashion-MNIST images at ε = 0.3; its settings are in `.metadata`.
 
     Args:
         regime: how its game was played: "reference" (`PPLConfig.reference`), or "shortcut" (`PPLConfig.shortcut`, surrogates

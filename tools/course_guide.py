@@ -207,10 +207,9 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
     in_readme = {"course map": outside, "results": lambda: results.results_table(root),
-                 "scatter": lambda: results.scatter_table(root), "games": lambda: results.games_table(root),
-                 "shortcut": lambda: results.shortcut_table(root), "apart": lambda: results.apart_table(root),
-                 "trials": lambda: results.trials_table(root),
-                 "figures": lambda: results.figures_table(root),
+                 "reference": lambda: results.reference_table(root), "scatter": lambda: results.scatter_table(root),
+                 "games": lambda: results.games_table(root), "apart": lambda: results.apart_table(root),
+                 "trials": lambda: results.trials_table(root), "figures": lambda: results.figures_table(root),
                  "speed": lambda: results.speed_table(root),
                  **{name: lambda name=name: results.colour_table(name, root) for name in ("cifar10", "imagenet13")},
                  **{name: lambda stored=stored: results.colour_table(stored, root)

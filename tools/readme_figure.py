@@ -23,7 +23,7 @@ def main() -> None:
     chosen = torch.tensor([int((split.query.labels == label).nonzero()[3]) for label in (0, 1, 5, 7, 8, 9)])
     clean = split.query.images[chosen]
     protected = budget.protect(clean, pretrained.generator("shortcut"), 0.3)
-    stored = json.loads((ROOT / "data" / "results" / "table1-fashion-mnist-two_conv_3x3-shortcut.json").read_text())
+    stored = json.loads((ROOT / "data" / "results" / "table1-fashion-mnist.json").read_text())
     rows = table1.compared(stored["cells"])
 
     figure = plt.figure(figsize=(11, 3.2))

@@ -96,10 +96,15 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
             options.error(f"{path} has {name} {lost} that this run has not: name them, too, {remedy}")
 
 
-def add_colour(arguments: argparse.ArgumentParser) -> None:
-    """Arguments of experiments that also run on colour images, whole or at a reduced size."""
-    arguments.add_argument("--backbone", default="two_conv",
-                           help="network of surrogates (and victims), a name for pplkit.backbones")
+def add_colour(arguments: argparse.ArgumentParser, backbone: str | None = None) -> None:
+    """Arguments of experiments that also run on colour images, whole or at a reduced size.
+
+    `backbone`: what the help says of the default network if it is not always two_conv; without `--backbone` there is no entry
+    of that name then.
+    """
+    default = {"default": argparse.SUPPRESS} if backbone else {"default": "two_conv"}
+    arguments.add_argument("--backbone", **default, help="network of surrogates (and victims), a name for pplkit.backbones"
+                           + (f" (default: {backbone})" if backbone else ""))
     arguments.add_argument("--load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                            help="options of pplkit.data.load, as database=10000 query=500 train=4000 for a smaller cifar10")
 

@@ -8,7 +8,8 @@ The paper does not say what varies with ε. Both meanings are measured and store
   adversarial train domain have learned from images at the paper's ε.
 - "retrained": one generator trained per ε, and victims of the adversarial train domain trained on its images.
 
-Every finished step is kept under `--work` and shared with Table 1. Writes `data/results/epsilon-DATASET.json` and a figure.
+Every finished step is kept under `--work` and shared with `table1 --regime reference --backbone two_conv`, whose generators and
+victims these are. Writes `data/results/epsilon-DATASET.json` and a figure.
 """
 
 import dataclasses
@@ -51,7 +52,7 @@ JUDGED = 1000  # query images that PSNR and SSIM are averaged over
 
 def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, epsilons: Iterable[float], work: Path,
            device: str, fast: bool) -> dict[str, dict]:
-    """One seed's generator at every ε, searched by the four victims of Table 1.
+    """One seed's generator at every ε, searched by its four victims.
 
     Args:
         trained_at: ε of the generator; None for the paper's.
@@ -86,7 +87,7 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
 
 def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns, seed: int, folder: Path, device: str,
             fast: bool, config: PPLConfig) -> Victim:
-    """Table 1's 16-bit victim of a train domain, trained here if it is not in `folder` yet."""
+    """The 16-bit victim of a train domain, trained here if it is not in `folder` yet."""
     if domain == "clean":
         clean = folder.parent.parent / f"clean-{slug(split.name)}" / folder.name
         return table1.trained_victim(method, BITS, seed, split, split.train, clean, device, fast)
@@ -109,7 +110,7 @@ def _quality(patterns: Patterns, epsilon: float, norm: str) -> dict[str, float |
 
 def retrained(dataset: str, root: str | None, seed: int, epsilons: Iterable[float], work: Path, device: str,
               fast: bool) -> dict[str, dict]:
-    """"adsh clean" -> {ε: scenario -> mAP and interval}, one generator and its victims per ε: Table 1's cells at 16 bits."""
+    """"adsh clean" -> {ε: scenario -> mAP and interval}, one generator and its victims per ε."""
     cells: dict[str, dict] = {}
     for epsilon in epsilons:
         found = table1.run_seed(dataset, root, seed, epsilon, work, device, fast, (BITS,))

@@ -2,14 +2,16 @@
 
     python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2
     python -m pplkit.experiments.table1 --dataset cifar10 --backbone resnet18 --load database=20000 query=500 train=5000
-    python -m pplkit.experiments.table1 --seeds 0 1 2 --regime scatter
+    python -m pplkit.experiments.table1 --seeds 0 1 2 --regime reference --backbone two_conv
     python -m pplkit.experiments.table1 --regime scatter --game steps=800 --bits 24 --validation 3000
 
+Each data set has a game and a network that its table is usually made with (`USUAL`); another one's name is part of the file's.
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
 kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json`, a figure of it and, with
 `--ship`, the first seed's generator and victims as checkpoints for the notebooks.
 """
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -36,6 +38,7 @@ from pplkit.experiments.common import (
     given,
     how_run,
     keep_stored,
+    label,
     make_victim,
     networks,
     once,
@@ -45,6 +48,7 @@ from pplkit.experiments.common import (
     place,
     save_figure,
     setting,
+    slug,
     summary,
 )
 from pplkit.generator import PerturbationGenerator
@@ -61,6 +65,21 @@ PROTOCOL = {"adsh": "learned", "dsdh": "network"}
 
 
 REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter, "shortcut": PPLConfig.shortcut}
+USUAL = {"fashion-mnist": ("shortcut", "two_conv_3x3")}  # data set -> game and network of its table; others: OTHERWISE
+OTHERWISE = ("reference", "two_conv")
+
+
+def usual(dataset: str) -> tuple[str, str]:
+    """The game (of `REGIMES`) and the network that a data set's table is made with unless others are asked for."""
+    return USUAL.get(dataset.removesuffix("-mini"), OTHERWISE)
+
+
+def result_name(dataset: str, backbone: str, epsilon: float | None, regime: str, game: dict[str, object] | None = None) -> str:
+    """Name of the result file: what differs from `usual` and from the paper's budget is part of it."""
+    usual_regime, usual_backbone = usual(dataset)
+    parts = ["" if backbone == usual_backbone else f"-{label(backbone)}", "" if epsilon is None else f"-eps{epsilon:g}",
+             "" if regime == usual_regime else f"-{regime}", _digest(game)]
+    return f"table1-{slug(dataset)}" + "".join(parts)
 
 
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
@@ -196,9 +215,15 @@ def shipped_generator(folder: Path, seed: int, config: PPLConfig, split: Retriev
 
 
 def _other(regime: str, game: dict[str, object] | None = None) -> str:
-    """Part of a file name: the regime if it is not the reference, and a digest of the fields that differ from it."""
-    changed = f"-game{hashlib.sha256(repr(sorted(game.items())).encode()).hexdigest()[:6]}" if game else ""
-    return ("" if regime == "reference" else f"-{regime}") + changed
+    """Part of a work folder's name: the regime if it is not the reference, and what `_digest` says. (The other experiments play
+    the reference in folders of the same names.)
+    """
+    return ("" if regime == "reference" else f"-{regime}") + _digest(game)
+
+
+def _digest(game: dict[str, object] | None) -> str:
+    """Part of a file name: a digest of the fields that differ from the regime's, if any do."""
+    return f"-game{hashlib.sha256(repr(sorted(game.items())).encode()).hexdigest()[:6]}" if game else ""
 
 
 def collect(dataset: str, seeds: dict[int, dict[str, dict]]) -> list[dict]:
@@ -264,14 +289,13 @@ def _how_run(cells: dict[str, dict]) -> dict:
 
 
 def headline(stored: dict) -> str:
-    """What a stored table is, with which networks, and the paper's budget if it is another: never compared silently."""
+    """What a stored table is, its game and networks, and the paper's budget if it is another: never compared silently."""
     epsilon = PAPER.get(stored["cells"][0]["dataset"], (stored["generator"]["epsilon"],))[0]
     theirs = "" if epsilon == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(epsilon)}"
     regime = stored.get("regime", "reference")  # older results have none
-    regime = "" if regime == "reference" else f", {regime}"
     changed = "".join(f", {name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
                       for name, value in stored.get("game", {}).items())
-    return f"{stored['what']}{regime}{changed}, {networks(stored['generator']['backbone'])}{theirs}"
+    return f"{stored['what']}, {regime}{changed}, {networks(stored['generator']['backbone'])}{theirs}"
 
 
 def figure(stored: dict) -> Figure:
@@ -306,18 +330,24 @@ def figure(stored: dict) -> Figure:
     return drawn
 
 
+def _defaults(part: int) -> str:
+    """The games (0) or networks (1) of `usual` as a help text."""
+    return ", ".join([f"{pair[part]} with {dataset}" for dataset, pair in USUAL.items()] + [f"else {OTHERWISE[part]}"])
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the seeds asked for, store the table, print it beside the paper's."""
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
-    options.add_argument("--regime", choices=list(REGIMES), default="reference", help="how the game is played")
+    options.add_argument("--regime", choices=list(REGIMES), default=argparse.SUPPRESS,
+                         help=f"how the game is played (default: {_defaults(0)})")
     options.add_argument("--validation", type=int, default=0, metavar="N",
                          help="to compare games: judge with N database images outside the training set, not with the queries; "
                               "the result goes to a folder validation inside --out")
     options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
-    add_colour(options)
+    add_colour(options, backbone=_defaults(1))
     options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
     options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
     options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
@@ -327,18 +357,19 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--ship-generators", type=Path, metavar="FOLDER",
                          help="folder to copy each seed's generator to, as generator-SEED.safetensors")
     asked = parse(options, arguments)
+    regime, backbone = usual(asked.dataset)
+    asked = argparse.Namespace(**{"regime": regime, "backbone": backbone} | vars(asked))
     plots.use_style()
     seeds, game = {}, dict(asked.game)
     memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
-    suffix = ("" if asked.epsilon is None else f"-eps{asked.epsilon:g}") + _other(asked.regime, game)
     if asked.validation:
         if asked.ship:
             options.error("--ship is for victims that were judged on the queries: leave out --validation")
         asked.work, asked.out = asked.work / "validation", asked.out / "validation"
-    name = f"table1-{place(asked.dataset, asked.backbone)}{suffix}{'-fast' if asked.fast else ''}"
+    name = result_name(asked.dataset, asked.backbone, asked.epsilon, asked.regime, game) + ("-fast" if asked.fast else "")
     path = asked.out / f"{name}.json"
-    keep_stored(options, path, asked.seeds, dict(asked.load), same={"dataset": asked.dataset, "validation": asked.validation},
-                bits=asked.bits)
+    keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits,
+                same={"dataset": asked.dataset, "validation": asked.validation, "regime": asked.regime})
     if asked.generators:  # before hours go into the first seed
         for seed in asked.seeds:
             if not (file := generator_file(asked.generators, seed)).is_file():

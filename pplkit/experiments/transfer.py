@@ -3,7 +3,7 @@
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
-The generator is Table 1's; it has met the two-convolution network only. The paper's figure shows CIFAR-10, probably with
+The generator is that of `table1 --regime reference --backbone two_conv`; it has met this network only. The paper's figure shows CIFAR-10, probably with
 pretrained networks (it does not say); here networks start from random weights, unless `--networks` names others. Every victim
 is kept under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones

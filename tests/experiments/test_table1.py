@@ -11,7 +11,7 @@ import striped_pictures
 
 from pplkit import pretrained
 from pplkit.checkpoints import OtherCheckpoint
-from pplkit.config import PPLConfig
+from pplkit.config import PAPER, PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, table1
 from pplkit.generator import PerturbationGenerator
@@ -44,7 +44,7 @@ def test_every_cell_is_stored_with_its_origin_and_a_second_call_only_reads(argum
     assert stored["generator"]["epsilon"] == 0.3
     assert all(run["commits"] and run["torch"] and run["device"] for run in stored["runs"].values())
     shown = capsys.readouterr().out
-    assert "ADSH, learned codes" in shown and "seeds [0, 1], two_conv from random weights" in shown
+    assert "ADSH, learned codes" in shown and "seeds [0, 1], reference, two_conv from random weights" in shown
     made = json.loads(next((tmp_path / "work").glob("fast/table1*/seed0/generator.json")).read_text())
     assert made["key"]["generator"] == stored["generator"] | {"seed": 0} and made["collapsed"] is None
     shipped = next((tmp_path / "work").glob("fast/table1*/seed0/generator.safetensors"))
@@ -158,13 +158,13 @@ def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(
     assert len(heights) == 64 and {round(height, 4) for height in heights} == ours
     marks = [y for ax in drawn.axes for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()]
     assert sorted(marks) == sorted(row["paper"] for row in table1.compared(stored["cells"]))
-    assert drawn.get_suptitle().endswith("two_conv from random weights")
+    assert drawn.get_suptitle().endswith("shortcut, two_conv_3x3 from random weights")
     half = json.loads(embedded("results", "table1-fashion-mnist-eps0.15.json").read_text())
-    title = table1.figure({**half, "regime": "scatter"}).get_suptitle()
+    title = table1.figure(half).get_suptitle()
     assert max(map(len, title.splitlines())) <= 110  # longer ones would be cut off
-    assert " ".join(title.split()).endswith(", scatter, two_conv from random weights; the paper's at 0.300 (77/255)")
+    assert " ".join(title.split()).endswith(", shortcut, two_conv_3x3 from random weights; the paper's at 0.300 (77/255)")
     other = table1.headline({**stored, "game": {"steps": 900, "code_lengths": [8, 4]}})
-    assert other.endswith("seeds [0, 1, 2], steps=900, code_lengths=8,4, two_conv from random weights")
+    assert other.endswith("seeds [0, 1, 2], shortcut, steps=900, code_lengths=8,4, two_conv_3x3 from random weights")
     unknown = table1.figure({**stored, "cells": [row | {"paper": None} for row in stored["cells"]]})
     assert len([bar for ax in unknown.axes for bar in ax.patches]) == 64
 
@@ -180,6 +180,15 @@ def test_a_run_of_less_does_not_replace_a_stored_result(arguments, tmp_path, cap
     with pytest.raises(SystemExit):
         table1.main([*arguments, "--seeds", "0", "1", "--dataset", f"folder:{another}"])
     assert "was made with dataset folder:" in capsys.readouterr().err and path.read_bytes() == before
+
+
+def test_a_table_of_another_game_is_not_replaced(arguments, tmp_path, capsys):
+    table1.main(arguments)
+    path = tmp_path / "out" / "table1-photos-eps0.3-fast.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"regime": "scatter"}))  # as where that was the usual one
+    with pytest.raises(SystemExit):
+        table1.main(arguments)
+    assert "was made with regime scatter, this run has reference" in capsys.readouterr().err
 
 
 def test_results_of_other_settings_are_not_mixed_in(arguments, tmp_path):
@@ -308,12 +317,15 @@ def stored():
 
 
 @pytest.mark.parametrize("name, dataset, regime, seeds, bits", [
-    ("fashion-mnist", "fashion-mnist", PPLConfig.reference, "012", BITS),
-    ("fashion-mnist-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
-    ("fashion-mnist-scatter-gamef24c9c", "fashion-mnist", PPLConfig.scatter, "012", BITS),
-    ("fashion-mnist-two_conv_3x3-shortcut", "fashion-mnist", PPLConfig.shortcut, "012", BITS),
-    ("fashion-mnist-shortcut", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
-    ("fashion-mnist-two_conv_3x3", "fashion-mnist", PPLConfig.reference, "0", (16,)),
+    ("fashion-mnist", "fashion-mnist", PPLConfig.shortcut, "012", BITS),
+    ("fashion-mnist-eps0.15", "fashion-mnist", PPLConfig.shortcut, "012", (16,)),
+    ("fashion-mnist-reference", "fashion-mnist", PPLConfig.reference, "0", (16,)),
+    ("fashion-mnist-two_conv", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
+    ("fashion-mnist-two_conv-reference", "fashion-mnist", PPLConfig.reference, "012", BITS),
+    ("fashion-mnist-two_conv-eps0.15-reference", "fashion-mnist", PPLConfig.reference, "012", (16,)),
+    ("fashion-mnist-two_conv-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
+    ("fashion-mnist-two_conv-scatter-gamef24c9c", "fashion-mnist", PPLConfig.scatter, "012", BITS),
+    ("fashion-mnist-two_conv-eps0.15-scatter", "fashion-mnist", PPLConfig.scatter, "0", (16,)),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
     ("cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
@@ -329,16 +341,24 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
     assert all(len(run["commits"]) >= 1 and "unknown" not in run["commits"] for run in stored["runs"].values())
     assert not any("dirty" in commit for run in stored["runs"].values() for commit in run["commits"])
     assert plays(stored, regime)
+    used = stored["generator"]
+    epsilon = used["epsilon"] if used["epsilon"] != PAPER[dataset][0] else None
+    assert table1.result_name(dataset, used["backbone"], epsilon, regime.__name__, fields(stored)) == f"table1-{name}"
     for method, settings in stored["victims_16_bits"].items():
         now = common.make_victim(method, 16, settings["seed"], settings["device"], False, settings["backbone"], dataset)
         assert common.given(now.settings()) == common.given(settings)
 
 
+def fields(stored):
+    """The fields of the game that a stored table names, as `--game` gives them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.get("game", {}).items()}
+
+
 def plays(stored, regime):
     """Whether a stored table's game is the regime's with the fields that the table names (fields added since: the default)."""
     used = stored["generator"]
-    changed = {field: tuple(value) if isinstance(value, list) else value for field, value in stored.get("game", {}).items()}
-    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], backbone=used["backbone"], **changed)
+    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], backbone=used["backbone"], epsilon=used["epsilon"],
+                      **fields(stored))
     added_since = vars(expected).keys() - used.keys()
     assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
     settings = {name: value for name, value in vars(expected).items() if name not in added_since}
@@ -355,7 +375,7 @@ def test_each_stored_trial_was_judged_without_the_queries(path):
 
 @pytest.mark.parametrize("regime, seed", pretrained.GENERATORS)
 def test_the_shipped_generators_are_those_of_the_tables(regime, seed):
-    name = {"reference": "table1-fashion-mnist", "shortcut": "table1-fashion-mnist-two_conv_3x3-shortcut"}[regime]
+    name = {"reference": "table1-fashion-mnist-two_conv-reference", "shortcut": "table1-fashion-mnist"}[regime]
     stored = json.loads(embedded("results", f"{name}.json").read_text())
     made = pretrained.generator(regime, seed).metadata
     assert made["config"] == stored["generator"] | {"seed": seed}
