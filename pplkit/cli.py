@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train", help="train a generator on a data set or a labelled folder",
-        description="Train a generator as `PPLConfig.reference` does and write it to GENERATOR. An interrupted call goes on where "
-                    " it stopped (GENERATOR.run keeps its state). Several GPUs: accelerate launch -m pplkit.cli train ...")
+        description="Train a generator as `PPLConfig.reference` does and write it to GENERATOR. An interrupted call goes on "
+                    "where it stopped (GENERATOR.run keeps its state). Several GPUs: accelerate launch -m pplkit.cli train ...")
     train.add_argument("dataset", metavar="DATASET", help="name for pplkit.data.load, as folder:PATH, fashion-mnist or cifar10")
     train.add_argument("output", metavar="GENERATOR", type=Path, help="file to write (safetensors)")
     train.add_argument("--root", metavar="FOLDER", help="folder of the data set's files")

@@ -100,7 +100,8 @@ def games_table(root: Path = rules.ROOT) -> str:
     """One row for each of our Fashion-MNIST tables at the paper's budget, as markdown."""
     lines = ["| game | network | cells as good as the paper's | without the tolerance | each seed alone | cross-domain mAP "
              "over the paper's |", "|---|---|---|---|---|---|"]
-    tables = {"": "", "-two_conv-scatter": "", "-two_conv-scatter-gamef24c9c": ", learners' weight 40", "-two_conv-reference": ""}
+    tables = {"": "", "-two_conv-scatter": "", "-two_conv-scatter-gamef24c9c": ", learners' weight 40",
+              "-two_conv-reference": ""}
     for name, changed in tables.items():
         stored = _stored(root, f"table1-fashion-mnist{name}")
         met, strictly, total = _cells_met(stored)
@@ -113,7 +114,8 @@ def results_table(root: Path = rules.ROOT) -> str:
     """Our Table 1 on Fashion-MNIST beside the paper's, from the stored results, as markdown."""
     stored, reference, half = (_stored(root, f"table1-fashion-mnist{name}") for name in ("", "-two_conv-reference", "-eps0.15"))
     return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Each seed alone meets {_alone(stored)} cells. On average (in "
-            f"brackets the reference with 5×5): {_means(stored, reference)}. {_drawn('fashion-mnist')}\n\n{_at_half_budget(half)}")
+            f"brackets the reference with 5×5): {_means(stored, reference)}. {_drawn('fashion-mnist')}\n\n"
+            f"{_at_half_budget(half)}")
 
 
 def reference_table(root: Path = rules.ROOT) -> str:
