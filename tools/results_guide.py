@@ -288,7 +288,8 @@ def figures_table(root: Path = rules.ROOT) -> str:
                for network in victims(transfer)}
     mixing = sum(run["seconds"] for run in _stored(root, "ratio-fashion-mnist")["runs"].values()) / 60
     return (f"{table}\n\nOn two CPU cores the victims of Fig. 3 on Fashion-MNIST took {sum(minutes.values()):.0f} minutes, "
-            f"{minutes[last]:.0f} of them those of {last}, and the victims of Fig. 5 {mixing:.0f}; the generator is the reference's.")
+            f"{minutes[last]:.0f} of them those of {last}, and the victims of Fig. 5 {mixing:.0f}; the generator is the "
+            "reference's.")
 
 
 def speed_table(root: Path = rules.ROOT) -> str:

@@ -3,9 +3,9 @@
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
-The generator is that of `table1 --regime reference` with the same `--backbone`; it has met this network only. The paper's figure
-shows CIFAR-10, probably with pretrained networks (it does not say); here networks start from random weights, unless `--networks`
-names others. Every victim is kept under `--work`.
+The generator is that of `table1 --regime reference` with the same `--backbone`; it has met this network only. The paper's
+figure shows CIFAR-10, probably with pretrained networks (it does not say); here networks start from random weights, unless
+`--networks` names others. Every victim is kept under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
 otherwise; the surrogates' own seeds are refused.
 With `--origin` (Fig. 4) the generator is the one of that data set, applied with the budget of `--dataset`.
