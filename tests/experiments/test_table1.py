@@ -1,6 +1,7 @@
 """Table 1's machinery on a tiny folder of images, and what is stored about the real run."""
 
 import argparse
+import inspect
 import json
 import re
 from pathlib import Path
@@ -371,6 +372,27 @@ def test_each_stored_trial_was_judged_without_the_queries(path):
     assert stored["validation"] == 3000 and stored["images"] == {"train": 10000, "query": 3000, "database": 57000}
     assert not any("dirty" in commit or commit == "unknown" for run in stored["runs"].values() for commit in run["commits"])
     assert plays(stored, table1.REGIMES[stored["regime"]])
+
+
+@pytest.mark.parametrize("arguments, game, network", [
+    ([], "shortcut", "two_conv_3x3"), (["--dataset", "fashion-mnist-mini"], "shortcut", "two_conv_3x3"),
+    (["--backbone", "two_conv"], "shortcut", "two_conv"), (["--regime", "reference"], "reference", "two_conv_3x3"),
+    (["--dataset", "cifar10"], "reference", "two_conv"), (["--dataset", "folder:photos"], "reference", "two_conv")])
+def test_each_data_set_has_its_usual_game_and_network(arguments, game, network, stored, tmp_path, monkeypatch):
+    of_seed = inspect.signature(table1.run_seed)
+
+    def played(*values):
+        asked.update(of_seed.bind(*values).arguments)
+        raise KeyboardInterrupt
+
+    asked = {}
+    monkeypatch.setattr(table1, "run_seed", played)
+    with pytest.raises(KeyboardInterrupt):
+        table1.main([*arguments, "--out", str(tmp_path)])
+    assert (asked["regime"], asked["backbone"]) == (game, network)
+    if not arguments:
+        config = table1.configuration("fashion-mnist", stored["generator"]["seed"], backbone=network, regime=game)
+        assert json.loads(json.dumps(vars(config))) == stored["generator"]
 
 
 @pytest.mark.parametrize("regime, seed", pretrained.GENERATORS)
