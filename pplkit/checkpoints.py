@@ -44,8 +44,9 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
     """Bring a new game to the state in `path`; returns the history and what the collapse detector said.
 
     Raises:
-        OtherCheckpoint: not a checkpoint of `train_ppl`, one of another configuration (says which fields differ), or one of a
-            run with other images or labels, or whose batch normalisation saw other parts of a batch.
+        OtherCheckpoint: not a checkpoint of `train_ppl`, one of another configuration (says which fields differ;
+            `checkpoint_every` may), or one of a run with other images or labels, or whose batch normalisation saw other parts
+            of a batch.
     """
     try:
         tensors, header = read_tensors(path)
@@ -55,7 +56,7 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
         raise OtherCheckpoint(f"{path} is not a checkpoint of train_ppl: it has no 'ppl_config' in its header")
     stored, asked = json.loads(header["ppl_config"]), json.loads(_describe(game))
     different = [f"{key}: {stored.get(key)!r} in the file, {asked[key]!r} asked for" for key in asked
-                 if stored.get(key) != asked[key]]
+                 if key != "checkpoint_every" and stored.get(key) != asked[key]]
     if different:
         raise OtherCheckpoint(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
     if header.get("data") != game.fingerprint:

@@ -16,13 +16,15 @@ OBJECTIVES = ("both", "privacy", "affinity")
 
 @dataclass(frozen=True, kw_only=True)
 class PPLConfig:
-    """Settings of `train_ppl`. The defaults play a game that works in about a minute; `reference` is the regime behind our
-    results, `paper` the printed one.
+    """Settings of `train_ppl`. The defaults play a game that works in about a minute; `reference` is the course's regime,
+    `shortcut` the one behind our Table 1 on Fashion-MNIST, `paper` the printed one.
 
     Args:
         code_lengths: bits of each surrogate; several surrogates share the generator, their losses are averaged.
         backbone: of the surrogates, a name for `pplkit.backbones.create`.
         widths: of the generator; None: the paper's for the image's channels.
+        full_resolution: True: the convolutions of the generator's decoder all work at the image's size, see
+            `pplkit.generator`; None or False: each at its own size.
         epsilon, norm: the budget, see `pplkit.budget`.
         alpha, beta, gamma: weights of domain, similarity and matching loss in J_p, eq. (11).
         affinity: weight of J_o, in the generator's objective unless `generator_affinity` is given; 1 in the paper.
@@ -61,6 +63,7 @@ class PPLConfig:
     code_lengths: tuple[int, ...] = (8,)
     backbone: str = "two_conv"
     widths: tuple[int, ...] | None = None
+    full_resolution: bool | None = None
     epsilon: float = 0.3
     norm: str = "inf"
     alpha: float = 1.0
@@ -100,7 +103,7 @@ class PPLConfig:
         choices = {"similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
                    "optimiser": ("adam", "sgd", "momentum"), "generator_schedule": (None, "cosine"),
-                   "autocast": (None, True, False)}
+                   "autocast": (None, True, False), "full_resolution": (None, True, False)}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(self, name)!r}")
@@ -128,6 +131,10 @@ class PPLConfig:
             raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
         if not is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
+        for name, value in vars(self).items():  # what means the same shall be equal
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "full_resolution", self.full_resolution or None)
 
     def per_surrogate(self, name: str) -> tuple:
         """The setting `name`, which may be given once for all surrogates, as one value per surrogate."""
@@ -141,9 +148,10 @@ class PPLConfig:
         """The settings as the paper prints them: random start, literal S, Frobenius sums, SGD with 1e-4 (G) and 1e-3 (F).
 
         Where the paper leaves a choice, this is one reading, and a field has the other: `surrogate_objective` "both" follows
-        eqs. (12) and (14), "privacy" Algorithm 1; `scaled` True divides products of codes by c; `backbone` is a ResNet-50 from
-        random weights on colour images, "resnet50:IMAGENET1K_V1" a pretrained one; on grey ones "two_conv" (5×5 kernels), and
-        "two_conv_3x3" is the other reading.
+        eqs. (12) and (14), "privacy" Algorithm 1; `scaled` True divides products of codes by c; `full_resolution` None
+        gives each convolution of the decoder its own size; `backbone` is a ResNet-50 from random weights on colour images,
+        "resnet50:IMAGENET1K_V1" a pretrained one; on grey ones "two_conv" (5×5 kernels), and "two_conv_3x3" is the other
+        reading.
 
         Args:
             dataset: "cifar10", "imagenet13" or "fashion-mnist" (ε, batch size m, iterations t).

@@ -165,7 +165,8 @@ def list_files(source: Path) -> tuple[list[str], dict[str, str]]:
 
 def fingerprint(generator: PerturbationGenerator) -> str:
     """First 16 hexadecimal digits of the sha256 over a generator's weights."""
-    digest = hashlib.sha256(repr((generator.channels, generator.widths)).encode())
+    form = (generator.channels, generator.widths) + (("full",) if generator.full_resolution else ())
+    digest = hashlib.sha256(repr(form).encode())
     for name, tensor in sorted(generator.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy())

@@ -46,7 +46,7 @@ class Game:
         channels, size = image_form(self.images)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
-            self.generator = PerturbationGenerator(channels, config.widths)
+            self.generator = PerturbationGenerator(channels, config.widths, full_resolution=bool(config.full_resolution))
         self.generator.to(device, memory_format=torch.channels_last).train()
         self.processes.synchronise(self.generator)
         if config.generator_average:

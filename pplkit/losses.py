@@ -4,16 +4,18 @@ X (B, c) are the codes of clean images, Z (B, c) those of their adversarial coun
 of the paper are means here (`reduction="mean"`): with sums, affinity and similarity loss drown the domain and matching loss.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from pplkit.preconditions import is_finite, is_number
+
 Kernel = Callable[[Tensor], Tensor]  # squared distances (…) -> kernel values (…)
 
 
-def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: bool = False) -> Tensor:
+def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: bool = False,
+                      dtype: torch.dtype = torch.float32) -> Tensor:
     """S_ij = +1 where item i and item j share a label, else −1; balanced (ADSH): else −r, r = #similar / #dissimilar.
 
     Args:
@@ -21,22 +23,28 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
         other: labels of the columns, same form, (N,) or (N, L); default: `labels`.
         balanced: weigh dissimilar pairs so that S sums to 0. With ten classes nine pairs in ten are dissimilar; literal −1 then
             pulls every code to 0.
+        dtype: of S.
 
     Returns:
-        float32 (B, N).
+        (B, N) of `dtype`.
 
     Raises:
-        ValueError: labels of rank other than 1 or 2, or of two different forms.
+        ValueError: no tensors, labels of rank other than 1 or 2, of two different forms, or classes that are not whole numbers.
     """
     other = labels if other is None else other
+    for given in (labels, other):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"labels must be a torch tensor, got {type(given).__name__} (torch.as_tensor makes one)")
     if labels.ndim not in (1, 2) or labels.shape[1:] != other.shape[1:]:
         raise ValueError(f"labels must both be (N,) or both multi-hot (N, L), got {tuple(labels.shape)} and "
                          f"{tuple(other.shape)}")
     if labels.ndim == 1:
+        if labels.is_floating_point() or other.is_floating_point():
+            raise ValueError(f"class labels must be whole numbers, got {labels.dtype} and {other.dtype}")
         similar = labels[:, None] == other[None, :]  # (B, N)
     else:
         similar = labels.float() @ other.float().T > 0  # (B, N)
-    ones = similar.float()
+    ones = similar.to(dtype)
     count = ones.sum()
     dissimilar = ones.numel() - count
     r = torch.where(dissimilar > 0, count / dissimilar.clamp_min(1), torch.ones_like(count)) if balanced else 1.0
@@ -44,8 +52,8 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
 
 
 def _check_pair(first: Tensor, second: Tensor, similarity: Tensor) -> None:
-    if first.ndim != 2 or first.shape[1:] != second.shape[1:]:
-        raise ValueError(f"codes must be (B, c) with equal c, got {tuple(first.shape)} and {tuple(second.shape)}")
+    if first.ndim != 2 or first.shape[1:] != second.shape[1:] or first.shape[1] == 0:
+        raise ValueError(f"codes must be (B, c) with equal c of at least 1, got {tuple(first.shape)} and {tuple(second.shape)}")
     if similarity.shape != (len(first), len(second)):
         raise ValueError(f"similarity must be {(len(first), len(second))} for these codes, got {tuple(similarity.shape)}")
 
@@ -122,7 +130,7 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
 
 
@@ -175,6 +183,8 @@ def _joint_kernels(clean_codes: Tensor, adversarial_codes: Tensor, kernel: Kerne
         raise ValueError(f"codes must be (B, c) twice, got {tuple(clean_codes.shape)} and {tuple(adversarial_codes.shape)}")
     n = len(clean_codes)
     both = torch.cat([clean_codes, adversarial_codes])  # (2B, c)
+    if torch.finfo(both.dtype).bits < 32:
+        both = both.float()  # from 256 images on, the number of pairs is beyond float16
     values = kernel(squared_distances(both, both))  # (2B, 2B)
     return values[:n, :n], values[n:, n:], values[:n, n:]
 
@@ -193,14 +203,14 @@ def smmd(clean_codes: Tensor, adversarial_codes: Tensor, similarity: Tensor, ker
         kernel: squared distances -> kernel values; default `multi_gaussian_kernel()`.
 
     Returns:
-        scalar; can be negative (it is a difference of two discrepancies).
+        scalar, of half-precision codes float32; can be negative (it is a difference of two discrepancies).
 
     Raises:
         ValueError: codes or similarity of other shapes.
     """
     kernels = _joint_kernels(clean_codes, adversarial_codes, kernel or multi_gaussian_kernel())
     _check_pair(clean_codes, adversarial_codes, similarity)
-    similar = (similarity > 0).to(clean_codes.dtype)  # (B, B)
+    similar = (similarity > 0).to(kernels[0].dtype)  # (B, B)
     return _weighted_discrepancy(kernels, similar) - _weighted_discrepancy(kernels, 1 - similar)
 
 
@@ -225,7 +235,7 @@ def cdd(clean_codes: Tensor, adversarial_codes: Tensor, labels: Tensor, kernel: 
         kernel: as `smmd`.
 
     Returns:
-        scalar; of a single class only the first term.
+        scalar; of a single class only the first term, 0 for an empty batch.
 
     Raises:
         ValueError: codes of different shapes, labels that are not (B,).
@@ -233,8 +243,10 @@ def cdd(clean_codes: Tensor, adversarial_codes: Tensor, labels: Tensor, kernel: 
     if labels.shape != (len(clean_codes),):
         raise ValueError(f"cdd needs class labels of shape ({len(clean_codes)},), got {tuple(labels.shape)}")
     k_clean, k_adversarial, k_cross = _joint_kernels(clean_codes, adversarial_codes, kernel or multi_gaussian_kernel())
+    if len(labels) == 0:
+        return k_cross.sum()  # 0
     classes = labels.unique()  # (M,)
-    member = (labels[None, :] == classes[:, None]).to(clean_codes.dtype)  # (M, B)
+    member = (labels[None, :] == classes[:, None]).to(k_cross.dtype)  # (M, B)
     member = member / member.sum(1, keepdim=True)
     within_clean = torch.einsum("mi,ij,mj->m", member, k_clean, member)  # (M,)
     within_adversarial = torch.einsum("mi,ij,mj->m", member, k_adversarial, member)  # (M,)
@@ -263,7 +275,7 @@ class PrivacyLoss(nn.Module):
                  reduction: str = "mean", scaled: bool = True):
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            if not is_number(value):
                 raise ValueError(f"{name} must be a number of at least 0 and finite, got {value!r}")
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.kernel = kernel or multi_gaussian_kernel()

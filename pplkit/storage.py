@@ -86,9 +86,9 @@ def save_json(path: str | Path, content: object) -> None:
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def provenance(device: str | torch.device = "auto") -> dict[str, str]:
-    """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name), and
-    the dtype that training multiplies in there unless told otherwise.
+def provenance(device: str | torch.device = "auto") -> dict[str, str | int | None]:
+    """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name), the
+    dtype that training multiplies in there unless told otherwise, and the processor's cores and torch's threads on them.
 
     The commit is the one at this process's first call: what is committed while a long run goes on is not what runs. It is
     "unknown" without git, and in an installed copy, even if that lies inside somebody else's repository.
@@ -96,7 +96,8 @@ def provenance(device: str | torch.device = "auto") -> dict[str, str]:
     device = devices.resolve(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     dtype = "bfloat16" if devices.multiplies_bfloat16(device) else "float32"
-    return {"commit": _commit(), "torch": torch.__version__, "device": name, "dtype": dtype}
+    return {"commit": _commit(), "torch": torch.__version__, "device": name, "dtype": dtype, "cores": os.cpu_count(),
+            "threads": torch.get_num_threads()}
 
 
 @functools.cache

@@ -65,6 +65,12 @@ def test_a_run_stopped_at_a_checkpoint_and_resumed_is_the_uninterrupted_one(tmp_
     assert state(resumed) == uninterrupted(name)
 
 
+def test_a_run_may_go_on_with_another_checkpoint_interval(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(path, callback=lambda done, run: done < 6)
+    assert state(train(path, resume=True, checkpoint_every=100)) == uninterrupted("Adam")
+
+
 @pytest.mark.parametrize("name", ["Adam", "average", "refresh"])
 @pytest.mark.parametrize(("method", "call"), [("warm_up", 2), ("warm_up", 5), ("step", 1), ("step", 3), ("step", 7)])
 def test_a_run_killed_between_checkpoints_loses_only_the_steps_since(tmp_path, monkeypatch, name, method, call):

@@ -77,6 +77,7 @@ IMPOSSIBLE = {
     "generator_average": [1.0, -0.1, math.nan, "0.9"],
     "seed": [-1, 0.5, "0", None],
     "autocast": ["yes", 2],
+    "full_resolution": ["yes", 2],
     "checkpoint_every": [0, 1.0],
 }
 
@@ -90,6 +91,11 @@ def test_impossible_settings_are_refused(name, bad):
     with pytest.raises(ValueError) as error:
         PPLConfig(**{name: bad})
     assert str(error.value).startswith(f"{name} must be ") and str(error.value).endswith(f"got {bad!r}")
+
+
+def test_what_means_the_same_is_equal():
+    lists = PPLConfig(code_lengths=[8, 4], widths=[4, 4], surrogate_learning_rate=[1e-3, 0.0], full_resolution=False)
+    assert lists == PPLConfig(code_lengths=(8, 4), widths=(4, 4), surrogate_learning_rate=(1e-3, 0.0)) and hash(lists)
 
 
 def test_a_configuration_cannot_be_changed():

@@ -20,7 +20,8 @@ def tiny(channels: int = 1, seed: int = 0) -> PerturbationGenerator:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_pattern_has_the_shape_of_its_image_and_stays_inside_1(channels, size):
     images = torch.rand(2, channels, *size)
-    for generator in (tiny(channels).eval(), PerturbationGenerator(channels).eval()):
+    for generator in (tiny(channels).eval(), PerturbationGenerator(channels).eval(),
+                      PerturbationGenerator(channels, TINY, full_resolution=True).eval()):
         pattern = generator(images)
         assert pattern.shape == images.shape and pattern.abs().max() < 1
 
@@ -44,9 +45,31 @@ def test_channel_numbers_are_the_papers(channels, widths):
     assert found == encoder + decoder
 
 
+def test_at_full_resolution_the_decoder_works_at_the_images_size():
+    usual, full = PerturbationGenerator(1), PerturbationGenerator(1, full_resolution=True)
+    assert [p.shape for p in usual.parameters()] == [p.shape for p in full.parameters()]
+    for generator, sizes in ((usual, [4, 7, 14, 28]), (full, [28] * 4)):
+        seen = []
+        for module in generator.modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (1, 1):
+                module.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output.shape[-1]))
+        generator(torch.rand(2, 1, 28, 28))
+        assert seen == sizes
+
+
+def test_at_full_resolution_a_pattern_shifts_with_the_grid():
+    """What makes tiles of a large picture fit together: pixel (y, x) comes from place (y // 16, x // 16) of the coarse grid."""
+    torch.manual_seed(0)
+    generator, image = PerturbationGenerator(1, TINY, full_resolution=True).eval(), torch.rand(1, 1, 141, 167)
+    with torch.no_grad():
+        assert torch.allclose(generator(image)[..., 112:, 112:], generator(image[..., 48:, 48:])[..., 64:, 64:], atol=1e-6)
+
+
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_parameter_gets_a_gradient(channels):
+def test_every_parameter_gets_a_gradient(channels, full):
     generator = tiny(channels)
+    generator.full_resolution = full
     generator(torch.rand(4, channels, 16, 16)).square().sum().backward()
     for name, parameter in generator.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
@@ -115,6 +138,13 @@ def test_files_that_are_no_generator_are_refused(tmp_path):
 
 
 # ---- bad input
+
+
+def test_a_saved_generator_of_full_resolution_comes_back_as_one(tmp_path):
+    generator, images = PerturbationGenerator(1, TINY, full_resolution=True).eval(), torch.rand(2, 1, 17, 16)
+    generator.save(tmp_path / "g.safetensors")
+    loaded = PerturbationGenerator.load(tmp_path / "g.safetensors")
+    assert loaded.full_resolution and torch.equal(loaded(images), generator(images))
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4, "1"])

@@ -84,9 +84,12 @@ def test_similarity_matrix_equals_a_double_loop(form, balanced, two_sets):
     similar = [[shares_a_label(a, b) for b in columns] for a in rows]
     ones = sum(sum(row) for row in similar)
     r = ones / (len(rows) * len(columns) - ones) if balanced else 1.0
-    expected = torch.tensor([[1.0 if s else -r for s in row] for row in similar])
-    found = similarity_matrix(LABELS[form], torch.tensor(columns) if two_sets else None, balanced=balanced)
-    assert found.dtype == torch.float32 and torch.allclose(found, expected, rtol=1e-6, atol=0)
+    expected = torch.tensor([[1.0 if s else -r for s in row] for row in similar], dtype=torch.float64)
+    given = LABELS[form], torch.tensor(columns) if two_sets else None
+    exact = similarity_matrix(*given, balanced=balanced, dtype=torch.float64)
+    assert exact.dtype == torch.float64 and torch.allclose(exact, expected, rtol=0, atol=1e-10)
+    usual = similarity_matrix(*given, balanced=balanced)
+    assert usual.dtype == torch.float32 and torch.allclose(usual.double(), expected, rtol=1e-6, atol=0)
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=30).filter(lambda labels: len(set(labels)) > 1))
@@ -423,6 +426,13 @@ def test_labels_of_two_forms_are_refused():
             similarity_matrix(*pair)
 
 
+def test_labels_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="labels must be a torch tensor, got list"):
+        similarity_matrix([0, 1])
+    with pytest.raises(ValueError, match="class labels must be whole numbers, got torch.float32"):
+        similarity_matrix(torch.rand(3))
+
+
 def test_shapes_that_do_not_fit_are_refused():
     clean, adversarial = codes()
     s = similarity_matrix(LABELS["classes"])
@@ -430,8 +440,9 @@ def test_shapes_that_do_not_fit_are_refused():
         affinity_loss(adversarial, s[:5])
     with pytest.raises(ValueError, match=r"similarity must be \(6, 6\) for these codes, got \(6, 5\)"):
         smmd(clean, adversarial, s[:, :5])
-    with pytest.raises(ValueError, match=r"equal c, got \(6, 4\) and \(6, 3\)"):
-        similarity_loss(clean, adversarial[:, :3], s)
+    for bits in ((4, 3), (0, 0)):
+        with pytest.raises(ValueError, match=r"equal c of at least 1, got \(6, {}\) and \(6, {}\)".format(*bits)):
+            similarity_loss(clean[:, : bits[0]], adversarial[:, : bits[1]], s)
     for call in (matching_loss, mmd, lambda x, z: cdd(x, z, LABELS["classes"])):
         with pytest.raises(ValueError, match=r"codes must be \(B, c\) twice, got \(6, 4\) and \(5, 4\)"):
             call(clean, adversarial[:5])
@@ -451,7 +462,7 @@ def test_unknown_reductions_are_refused(reduction):
             call()
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "1"])
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "1", True])
 def test_impossible_kernels_and_weights_are_refused(value):
     message = re.escape(f"must be positive and finite, got {value!r}")
     with pytest.raises(ValueError, match=f"bandwidth {message}"):
@@ -485,6 +496,12 @@ def test_nearly_equal_codes_give_the_discrepancies_of_float64(bits, spread):
 def test_half_precision_does_not_overflow_in_the_mean():
     codes = torch.ones(512, 4, dtype=torch.float16)
     assert affinity_loss(codes, -torch.ones(512, 512)) == 4
+    labels = torch.arange(512) % 4
+    s = similarity_matrix(labels)
+    x, z = (torch.where(labels[:, None] < 2, value, -value) * codes for value in (0.9, -0.5))
+    for discrepancy in (lambda x, z: smmd(x, z, s), mmd, lambda x, z: cdd(x, z, labels)):
+        exact = discrepancy(x.double(), z.double()).item()
+        assert exact > 0.1 and discrepancy(x, z).item() == pytest.approx(exact, rel=1e-4)
 
 
 def test_an_empty_batch_costs_nothing():
@@ -492,4 +509,4 @@ def test_an_empty_batch_costs_nothing():
     for reduction in ("mean", "sum"):
         assert affinity_loss(nobody, no_pairs, reduction=reduction) == 0
         assert matching_loss(nobody, nobody, reduction=reduction) == 0
-    assert smmd(nobody, nobody, no_pairs) == mmd(nobody, nobody) == 0
+    assert smmd(nobody, nobody, no_pairs) == mmd(nobody, nobody) == cdd(nobody, nobody, torch.zeros(0).long()) == 0

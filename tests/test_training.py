@@ -36,6 +36,7 @@ def test_two_runs_are_identical_and_use_no_global_randomness(base):
 CHANGES = {
     "code_lengths": (4,),
     "widths": (4, 4, 4, 8),
+    "full_resolution": True,
     "epsilon": 0.2,
     "norm": "2",
     "alpha": 5.0,
