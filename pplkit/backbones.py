@@ -1,5 +1,6 @@
 """Feature networks by name. Input normalisation lives here: everything outside sees pixels in [0, 1]."""
 
+import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -232,8 +233,11 @@ def _load_weights(body: nn.Module, name: str, weights: str, first: str) -> None:
     choice = models.get_model_weights(name)[weights]
     try:
         state = choice.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(choice.url).name
+        if cache.is_file():
+            raise ValueError(f"the weights {weights} of {name} at {cache} are damaged ({error}): delete the file, and they are "
+                             "fetched again") from error
         raise FileNotFoundError(
             f"the weights {weights} of {name} are not at {cache} and could not be fetched from {choice.url} ({error}): put "
             f"the file there, or start from random weights with weights=None (backbone {name!r} without {':' + weights!r})"

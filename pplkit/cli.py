@@ -22,7 +22,7 @@ from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
 from pplkit.paper import METHODS
 from pplkit.storage import provenance, save_json
-from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, is_out_of_memory, train_ppl
+from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, train_ppl
 
 PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
 DOWNLOADS = ("fashion-mnist", "cifar10")  # data sets that `load` can fetch
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pplkit {asked.command}: {error}", file=sys.stderr)
         return WRONG_USE
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not devices.is_out_of_memory(error):
             raise
         print(f"pplkit {asked.command}: {_memory_help(asked)}", file=sys.stderr)
         return WRONG_USE

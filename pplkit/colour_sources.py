@@ -78,9 +78,10 @@ def read_cifar10(root: str | Path | None = None, download: bool = False) -> dict
             return _canonical(_read_mosaics(folder), verify=folder)
     help_text = ("Looked in" + (" (root is given, so nowhere else)" if root is not None else "") + ":\n"
                  + "\n".join(f"  {folder} (for cifar-10-batches-py or labels.npz)" for folder in looked)
-                 + f"\nTwo ways to get it:\n  1. load('cifar10', download=True) fetches 170 MB into {target}\n"
+                 + f"\nThree ways to get it:\n  1. load('cifar10', download=True) fetches 170 MB into {target}\n"
                  "  2. unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz into a folder and pass root=FOLDER\n"
-                 "     or set PPLKIT_DATA=FOLDER")  # fmt: skip
+                 "     or set PPLKIT_DATA=FOLDER (on the command line --root FOLDER)\n"
+                 "  3. name a folder with labels.npz and its mosaics (data/README.md) in the same way")  # fmt: skip
     if not download:
         raise FileNotFoundError(f"cifar10 is not on this machine. {help_text}")
     try:

@@ -193,7 +193,7 @@ class PPLConfig:
         if name in PAPER:
             settings = {"epsilon": PAPER[name][0]} | settings
         if "epsilon" not in settings:
-            raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give epsilon=...")
+            raise ValueError(f"the paper has no epsilon for {dataset!r} (it has for {sorted(PAPER)}): give one")
         return cls(**settings)
 
     @classmethod

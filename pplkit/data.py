@@ -233,7 +233,8 @@ def _load_imagenet13(
             own = (labels == label).nonzero()[:, 0]
             if len(own) < database_per_class + query_per_class:
                 raise ValueError(f"class {wnid} has {len(own)} images, but database_per_class + query_per_class ask for "
-                                 f"{database_per_class} + {query_per_class}")  # fmt: skip
+                                 f"{database_per_class} + {query_per_class}: ask for {len(own)} together, at most, or give "
+                                 "neither for ImageNet's own train and val part")  # fmt: skip
             drawn.append(own[torch.from_numpy(random_state(QUERY_SEED).permutation(len(own)))])
         query_index = torch.cat([own[:query_per_class] for own in drawn]).sort().values
         database_index = torch.cat([own[query_per_class:query_per_class + database_per_class] for own in drawn]).sort().values

@@ -1,6 +1,32 @@
-"""Where to run and in which precision."""
+"""Where to run and in which precision, and what to do where memory runs out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+
+class OutOfMemory(RuntimeError):
+    """The device's memory does not hold a step; the message names what to lower."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of torch or Python says that memory ran out, of a GPU or of the machine."""
+    said = str(error).lower()  # a CPU's: "can't allocate memory", or "not enough memory: you tried to allocate"
+    return (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in said
+            or "alloc_failed" in said or "allocation_failed" in said  # cuBLAS, cuDNN
+            or ("memory" in said and "alloc" in said))
+
+
+@contextmanager
+def memory_help(message: Callable[[], str]) -> Iterator[None]:
+    """Turn an error that says that memory ran out into `OutOfMemory` with a message that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            raise OutOfMemory(message()) from error
+        raise
 
 
 def resolve(device: str | torch.device = "auto") -> torch.device:

@@ -92,7 +92,7 @@ class PerturbationGenerator(nn.Module):
             ValueError: the file holds something else.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no generator checkpoint at {path}; `python -m pplkit.experiments.table1` trains one")
+            raise FileNotFoundError(f"no generator checkpoint at {path}; `pplkit train` makes one")
         tensors, header = read_tensors(path)
         if "generator" not in header:
             raise ValueError(f"{path} is not a generator checkpoint: it has no 'generator' entry in its header")

@@ -14,6 +14,7 @@ from pplkit import device as devices
 from pplkit.backbones import TORCHVISION, parse
 from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
+from pplkit.device import OutOfMemory
 from pplkit.game import SERIES, Game
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import CollapseWarning, HashingNetwork
@@ -21,15 +22,11 @@ from pplkit.progress import progress_bar
 
 JUDGED = 50  # steps that a collapse must have lasted, or a warm-up must have had
 
-__all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "is_out_of_memory", "train_ppl"]
+__all__ = ["CollapseWarning", "OutOfMemory", "PPLConfig", "PPLRun", "TrainingDiverged", "train_ppl"]
 
 
 class TrainingDiverged(ValueError):
     """A loss term became NaN or infinite."""
-
-
-class OutOfMemory(RuntimeError):
-    """The device's memory does not hold a step; the message names the batch size to try."""
 
 
 @dataclass
@@ -99,7 +96,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             configuration or other images, or one that not all processes see.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
-        OutOfMemory: the batch is too large for the device; names the one to try.
+        OutOfMemory: the batch, or the training set, is too large for the device; names the batch size to try.
 
     Warns:
         CollapseWarning: all codes near 0 or all equal; says what to change.
@@ -108,7 +105,10 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
         raise ValueError(f"training needs at least 2 images, got {len(train)}")
     device = devices.resolve(device)
     together = processes.current(device)
-    game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing, accumulation)
+    with devices.memory_help(lambda: "out of memory before the first step: the "
+                             f"{len(train)} training images of {tuple(train.images.shape[1:])} and {len(config.code_lengths)} "
+                             f"surrogates ({config.backbone}) do not fit: take fewer or smaller images, or a smaller backbone"):
+        game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing, accumulation)
     if compiled:
         game.compile()
     history: dict[str, list[float]] = {name: [] for name in ("warmup", "step", *SERIES)}
@@ -130,12 +130,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
                         (done // config.checkpoint_every + 1) * config.checkpoint_every)
             records = []
             for step in range(done, until):
-                try:
+                with devices.memory_help(lambda: _fewer(config, checkpointing, accumulation, together.count)):
                     records.append(game.warm_up() if warming else game.round(step - config.warmup_steps))
-                except (RuntimeError, MemoryError) as error:
-                    if is_out_of_memory(error):
-                        raise _memory_help(config, checkpointing, accumulation, together.count) from error
-                    raise
                 bar.update()
             _append(history, records, done - config.warmup_steps)
             done = until
@@ -156,23 +152,16 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     return run
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of torch or Python says that memory ran out, of a GPU or of the machine."""
-    said = str(error).lower()  # a CPU's: "can't allocate memory", or "not enough memory: you tried to allocate"
-    return (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in said
-            or "alloc_failed" in said or "allocation_failed" in said  # cuBLAS, cuDNN
-            or ("memory" in said and "alloc" in said))
-
-
-def _memory_help(config: PPLConfig, checkpointing: bool, accumulation: int, count: int) -> OutOfMemory:
+def _fewer(config: PPLConfig, checkpointing: bool, accumulation: int, count: int) -> str:
+    """What to say where a step does not fit."""
     fewer = max(2, config.batch_size // 2)
     remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
     if not checkpointing and parse(config.backbone)[0] in TORCHVISION:
         remedies.append("checkpointing=True, which changes no result")
     if 4 * accumulation <= config.batch_size // count:  # two images in each part, for batch normalisation
         remedies.append(f"accumulation={2 * accumulation}")
-    return OutOfMemory(f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
-                       f"({config.backbone}): try {', or '.join(remedies)}, or several processes")
+    return (f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
+            f"({config.backbone}): try {', or '.join(remedies)}, or several processes")
 
 
 def _append(history: dict[str, list[float]], records: list[dict[str, Tensor]], before: int) -> None:

@@ -1,5 +1,7 @@
 """pplkit.backbones: pixels in, features out; normalisation is inside."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -176,8 +178,9 @@ def trained(monkeypatch):
     return states
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet"])
-@pytest.mark.parametrize("channels, size", [(3, 224), (3, 32), (1, 64)])
+@pytest.mark.parametrize("name, channels, size", [
+    *((name, *form) for name in ("resnet18", "mobilenet_v3_small", "googlenet") for form in ((3, 224), (3, 32), (1, 64))),
+    *((name, 3, 32) for name in ("mobilenet_v2", "mobilenet_v3_large", "resnet50", "wide_resnet50_2"))])
 def test_trained_weights_are_taken_over(trained, name, channels, size):
     network = backbones.create(name, channels, size, weights="DEFAULT")
     first = f"{backbones.TORCHVISION[name][0].first}.weight"
@@ -216,11 +219,28 @@ def test_a_name_can_carry_weights_and_a_checkpoint_needs_no_fetching(trained, tm
     assert torch.allclose(loaded.network.backbone.normalise.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
 
 
-def test_weights_that_are_not_there_say_what_to_do(monkeypatch):
+def test_weights_in_torchvisions_cache_are_read_and_a_damaged_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    theirs = models.resnet18(weights=None).state_dict()
+    file = tmp_path / "hub" / "checkpoints" / Path(models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    file.parent.mkdir(parents=True)
+    torch.save(theirs, file)
+    own = backbones.create("resnet18:IMAGENET1K_V1", 3, 32).body.state_dict()
+    assert torch.equal(own["layer4.1.conv2.weight"], theirs["layer4.1.conv2.weight"])
+    whole = file.read_bytes()
+    for damaged in (b"", b"not weights", whole[:1000], whole[:-1000]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"IMAGENET1K_V1 of resnet18 at .*resnet18-.*pth are damaged .*: delete the file"):
+            backbones.create("resnet18:IMAGENET1K_V1", 3, 32)
+
+
+def test_weights_that_are_not_there_say_what_to_do(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise OSError("no network")
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", fail)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"weights DEFAULT of resnet18 are not at .*resnet18-.*no network.*None"):
         backbones.create("resnet18", 3, 32, weights="DEFAULT")
     for name, weights, message in (("resnet18", "V9", "no weights 'V9' for 'resnet18': IMAGENET1K_V1 or DEFAULT"),

@@ -235,7 +235,7 @@ def test_the_papers_protocol_draws_from_both_parts(tmp_path):
     assert len(split.train) == 4
     again = load("imagenet13", folder, classes=CLASSES, size=8, database_per_class=5, query_per_class=3, train=4)
     assert torch.equal(again.query_index, split.query_index) and not torch.equal(again.train_index, split.train_index)
-    with pytest.raises(ValueError, match=f"class {CLASSES[0]} has 8 images, but .* ask for 1300 [+] 100"):
+    with pytest.raises(ValueError, match=f"class {CLASSES[0]} has 8 images, but .* 1300 [+] 100: ask for 8 together"):
         load("imagenet13", folder, classes=CLASSES, database_per_class=1300, query_per_class=100)
     for wrong, message in (({"query_per_class": 3}, "go together"), ({"classes": "n01443537"}, "at least 2 different"),
                            ({"size": 0}, "size must be pixels"), ({"train": 0}, "train must be"),

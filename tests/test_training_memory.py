@@ -5,6 +5,7 @@ import torch
 from toy_game import SHORT, same, toy, train, weights
 
 from pplkit import training
+from pplkit.hashing import ADSH, DSDH, HashingNetwork
 from pplkit.training import PPLConfig, PPLRun, train_ppl
 
 
@@ -38,8 +39,29 @@ def test_a_batch_too_large_for_the_memory_names_the_one_to_try(monkeypatch, phas
 
 def test_parts_are_those_of_a_process_s_share_of_the_batch():
     config = PPLConfig(batch_size=16)
-    assert "accumulation=4" in str(training._memory_help(config, False, 2, 1))
-    assert "accumulation" not in str(training._memory_help(config, False, 2, 4))
+    assert "accumulation=4" in training._fewer(config, False, 2, 1)
+    assert "accumulation" not in training._fewer(config, False, 2, 4)
+
+
+def test_a_training_set_too_large_for_the_memory_is_named(monkeypatch):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(training, "Game", fails)
+    message = r"the \d+ training images of \(1, \d+, \d+\) and 1 surrogates .two_conv. do not fit"
+    with pytest.raises(training.OutOfMemory, match=message):
+        train()
+
+
+@pytest.mark.parametrize("victim", [ADSH(8, batch_size=6, outer_epochs=1), DSDH(8, batch_size=6, epochs=1)])
+def test_a_victim_that_runs_out_of_memory_names_a_batch_size(monkeypatch, victim):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(HashingNetwork, "forward", fails)
+    name = type(victim).__name__
+    with pytest.raises(training.OutOfMemory, match=rf"out of memory: {name} with batch_size=6 .two_conv.: try batch_size=3,"):
+        victim.fit(toy().images, toy().labels, progress=False)
 
 
 def test_other_errors_come_as_they_are(monkeypatch):

@@ -1,10 +1,12 @@
 """What the experiments share: arguments, finished steps kept on disk, victims with their measured settings."""
 
 import argparse
+import hashlib
 import io
 import json
 import math
 import os
+import sys
 import tempfile
 import textwrap
 import time
@@ -17,6 +19,7 @@ from pplkit import device as devices
 from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit
+from pplkit.device import OutOfMemory
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
 from pplkit.storage import provenance, read_tensors, save_json, write_bytes
@@ -72,7 +75,7 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
         budget: ε of this run, None if the file's name has it, or the file has several.
         parts: entries of the file that hold cells.
         same: other entries of the file that this run must have, too; entries that an older file has not are not compared.
-        columns: name of an entry of the cells -> its values in this run.
+        columns: name of an entry of the cells -> its values in this run; older cells without such an entry are not compared.
     """
     if not path.exists():
         return
@@ -90,20 +93,20 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
             options.error(f"{path} was made with {name} {stored[name]}, this run has {value}: take the same, {remedy}")
     cells = [cell for part in parts for cell in stored[part]]
     found = {"seeds": ({int(seed) for cell in cells for seed in cell.get("seeds", ())}, seeds)}
-    found |= {name: ({cell[name] for cell in cells}, values) for name, values in columns.items()}
+    found |= {name: ({cell[name] for cell in cells if name in cell}, values) for name, values in columns.items()}
     for name, (there, here) in found.items():
         if lost := sorted(there - set(here), key=str):
             options.error(f"{path} has {name} {lost} that this run has not: name them, too, {remedy}")
 
 
-def add_colour(arguments: argparse.ArgumentParser, backbone: str | None = None) -> None:
+def add_colour(arguments: argparse.ArgumentParser, backbone: str | None = None, of: str = "surrogates and victims") -> None:
     """Arguments of experiments that also run on colour images, whole or at a reduced size.
 
     `backbone`: what the help says of the default network if it is not always two_conv; without `--backbone` there is no entry
-    of that name then.
+    of that name then. `of`: whose network it is.
     """
     default = {"default": argparse.SUPPRESS} if backbone else {"default": "two_conv"}
-    arguments.add_argument("--backbone", **default, help="network of surrogates (and victims), a name for pplkit.backbones"
+    arguments.add_argument("--backbone", **default, help=f"network of {of}, a name for pplkit.backbones"
                            + (f" (default: {backbone})" if backbone else ""))
     arguments.add_argument("--load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                            help="options of pplkit.data.load, as database=10000 query=500 train=4000 for a smaller cifar10")
@@ -150,6 +153,12 @@ def place(dataset: str, backbone: str = "two_conv") -> str:
     return slug(dataset) + ("" if backbone == "two_conv" else f"-{label(backbone)}")
 
 
+def home(dataset: str, backbone: str = "two_conv", load: dict[str, object] | None = None) -> str:
+    """Part of a work folder's name: `place`, and a digest of those options `load` of `pplkit.data.load` that choose images."""
+    which = sorted((name, value) for name, value in (load or {}).items() if name not in SAME_RESULT)
+    return place(dataset, backbone) + (f"-load{hashlib.sha256(repr(which).encode()).hexdigest()[:6]}" if which else "")
+
+
 def label(backbone: str) -> str:
     """A backbone's name as part of a file name: "resnet18:x/imagenet13-1a2b.safetensors" -> "resnet18-imagenet13-1a2b"."""
     network, _, weights = backbone.partition(":")
@@ -176,6 +185,15 @@ def check_queries(what: str, trained: dict, split: RetrievalSplit, remedy: str) 
                          f"{len(split.query)}): {remedy}")
 
 
+def command(main: Callable[[], None]) -> None:
+    """Run an experiment from the command line: what a user can mend is said in a line, without a traceback (exit status 2)."""
+    try:
+        main()
+    except (ValueError, OSError, OutOfMemory) as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def once(path: Path, compute: Callable[[], dict], key: dict, device: str = "auto") -> dict:
     """The JSON at `path` if it was computed for `key` (all settings), else compute on `device`, store atomically, return.
 
@@ -198,11 +216,11 @@ def once(path: Path, compute: Callable[[], dict], key: dict, device: str = "auto
 
 
 def given(settings: object) -> object:
-    """Settings, and settings within them or in lists, without those that are None: what was added since with None as its
-    default does not make an earlier step another one.
+    """Settings, and settings within them or in lists, without the device and without those that are None: what was added since
+    with None as its default does not make an earlier step another one, and a run may go on on another device.
     """
     if isinstance(settings, dict):
-        return {name: given(value) for name, value in settings.items() if value is not None}
+        return {name: given(value) for name, value in settings.items() if value is not None and name != "device"}
     return [given(value) for value in settings] if isinstance(settings, list) else settings
 
 

@@ -26,6 +26,7 @@ from pplkit.config import PPLConfig
 from pplkit.data import RetrievalSplit, load
 from pplkit.experiments import table1
 from pplkit.experiments.common import (
+    command,
     exact,
     how_run,
     keep_stored,
@@ -222,4 +223,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

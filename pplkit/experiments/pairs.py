@@ -17,8 +17,8 @@ from torch import Tensor
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, keep_stored, parse, parser, place, save_figure
-from pplkit.experiments.table1 import configuration, train_generator
+from pplkit.experiments.common import add_colour, command, keep_stored, networks, parse, parser, place, save_figure
+from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of
 from pplkit.storage import provenance, save_json
 
 EPSILONS = (0.05, 0.1, 0.15, 0.3)
@@ -62,23 +62,26 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--trained-at", type=float, help="budget of the generator (default: the paper's)")
     options.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS), help="budgets shown")
-    add_colour(options)
+    add_game(options)
+    add_colour(options, of="the surrogates")
     asked = parse(options, arguments)
     if len(asked.seeds) > 1:
         options.error(f"--seeds: the figure has one generator, got {asked.seeds}")
     seed = asked.seeds[0]
-    name = f"pairs-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
-    config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone)
+    how = asked_game(options, asked)
+    name = (f"pairs-{place(asked.dataset, asked.backbone)}{game_suffix(how['regime'], how['game'])}"
+            f"{'-fast' if asked.fast else ''}")
+    config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone, how["regime"], how["game"])
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load),
                 same={"dataset": asked.dataset, "seed": seed, "generator": dataclasses.asdict(config)}, epsilon=asked.epsilons)
     split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
-    folder = asked.work / f"table1-{place(asked.dataset, asked.backbone)}-{config.epsilon:g}" / f"seed{seed}"
-    generator = train_generator(split, config, folder, asked.device).generator
+    run, _, _ = generator_of(asked.dataset, split, seed, asked.trained_at, asked.work, asked.device, asked.fast, asked.backbone,
+                             dict(asked.load), **how)
     chosen = first_of_each_class(split.query)
     clean = split.query.images[chosen]  # (K, C, H, W)
     shown, cells = {"clean": clean}, []
     for epsilon in asked.epsilons:
-        protected = protect(clean, generator, epsilon, config.norm)
+        protected = protect(clean, run.generator, epsilon, config.norm)
         shown["ε = " + format_epsilon(epsilon).replace(" ", "\n")] = protected
         measured = {"psnr": quality.psnr(clean, protected), "ssim": quality.ssim(clean, protected),
                     "linf": perturbation_norm(clean, protected)}
@@ -86,7 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
                    **{key: _number(values[k]) for key, values in measured.items()}}
                   for k, row in enumerate(chosen)]
     save_json(asked.out / f"{name}.json", {
-        "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)}",
+        "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)} with "
+                f"{networks(asked.backbone)}",
         "dataset": asked.dataset, "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config),
         "run": provenance(asked.device), "cells": cells})
     plots.use_style()
@@ -98,4 +102,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

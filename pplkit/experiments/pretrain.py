@@ -26,7 +26,7 @@ from pplkit import device as devices
 from pplkit.budget import to_float
 from pplkit.checkpoints import fill_optimiser, optimiser_tensors
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, keep_stored, parse, parser, place
+from pplkit.experiments.common import add_colour, command, keep_stored, parse, parser, place
 from pplkit.progress import progress_bar
 from pplkit.storage import provenance, read_tensors, save_json, save_tensors
 
@@ -186,4 +186,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

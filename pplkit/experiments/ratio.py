@@ -23,8 +23,10 @@ from pplkit.data import ImageSet, load
 from pplkit.experiments.common import (
     add_colour,
     check_pretraining,
+    command,
     entitle,
     exact,
+    home,
     how_run,
     keep_stored,
     make_victim,
@@ -37,7 +39,7 @@ from pplkit.experiments.common import (
     save_figure,
     summary,
 )
-from pplkit.experiments.table1 import configuration, train_generator, trained_victim
+from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
@@ -71,32 +73,31 @@ def mixed(clean: ImageSet, protected: Tensor, share: float, seed: int) -> ImageS
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, shares: Iterable[float], work: Path, device: str,
-             fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None) -> dict[str, dict]:
-    """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share."""
+             fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
+             **how: object) -> dict[str, dict]:
+    """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share; `how` as `generator_of`."""
     split = load(dataset, root, seed=seed, **(options or {}))
     check_pretraining(backbone, split)
-    config = configuration(dataset, seed, epsilon, fast, backbone)
-    folder = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
-    run = train_generator(split, config, folder, device)
+    run, folder, taken = generator_of(dataset, split, seed, epsilon, work, device, fast, backbone, options, **how)
     twin = protect_split(split, lambda images: run.protect(images, cache=(options or {}).get("cache")))
-    generator = dataclasses.asdict(config)
+    generator = dataclasses.asdict(run.config)
+    steps = work / (f"ratio-{home(dataset, backbone, options)}-{run.config.epsilon:g}"
+                    f"{game_suffix(how.get('regime', 'reference'), how.get('game'))}")
     cells = {}
     tasks = [(method, share) for method in METHODS for share in shares]
     for method, share in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
         train = mixed(split.train, twin.train.images, share, seed)
-        home, note = {0.0: (work / f"clean-{place(dataset, backbone)}" / f"seed{seed}", {}),
-                      1.0: (folder / "adversarial", {"generator": generator})}.get(
-                          share, (folder / f"share-{share:g}", {"generator": generator, "share": share}))
+        where, note = {0.0: (work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}", {}),
+                       1.0: (folder / "adversarial", {"generator": generator})}.get(
+                           share, (folder / f"share-{share:g}", {"generator": generator, "share": share}))
 
-        def measure(method: str = method, train: ImageSet = train, home: Path = home, note: dict = note) -> dict:
-            victim = trained_victim(method, BITS, seed, split, train, home, device, fast, backbone, **note)
+        def measure(method: str = method, train: ImageSet = train, where: Path = where, note: dict = note) -> dict:
+            victim = trained_victim(method, BITS, seed, split, train, where, device, fast, backbone, **note)
             return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
 
-        key = {"generator": generator, "split": split.manifest, "share": share,
+        key = {"generator": generator, "split": split.manifest, "share": share, "taken": taken,
                "victim": make_victim(method, BITS, seed, device, fast, backbone, split.name).settings()}
-        name = f"{method} {exact(share)}"
-        step = work / f"ratio-{place(dataset, backbone)}-{config.epsilon:g}" / f"{method}-{share:g}-{seed}.json"
-        cells[name] = once(step, measure, key, device)
+        cells[f"{method} {exact(share)}"] = once(steps / f"{method}-{share:g}-{seed}.json", measure, key, device)
     return cells
 
 
@@ -130,6 +131,13 @@ def figure(stored: dict) -> Figure:
     return drawn
 
 
+def title(dataset: str, backbone: str, epsilon: float) -> str:
+    """What a result shows, and what it shares with the paper's figure."""
+    theirs = "the paper's has ResNet-50, probably pretrained" if dataset == "cifar10" else "the paper's is on CIFAR-10"
+    return (f"Fig. 5 on {dataset} ({theirs}), {networks(backbone)}, {BITS} bits, network codes, "
+            f"epsilon {format_epsilon(epsilon)}")
+
+
 def report(rows: list[dict]) -> str:
     """The table as text: a line per method and share, a column per scenario."""
     lines = [f"{'':12}" + "".join(f"{scenario:>8}" for scenario in SCENARIOS)]
@@ -144,20 +152,20 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of protected training images, 0 to 1")
+    add_game(options)
     add_colour(options)
     asked = parse(options, arguments)
     plots.use_style()
-    name = f"ratio-{place(asked.dataset, asked.backbone)}{'-fast' if asked.fast else ''}"
-    epsilon = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone).epsilon
-    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), epsilon, same={"dataset": asked.dataset},
-                share=asked.shares)
+    how = asked_game(options, asked)
+    name = (f"ratio-{place(asked.dataset, asked.backbone)}{game_suffix(how['regime'], how['game'])}"
+            f"{'-fast' if asked.fast else ''}")
+    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone, how["regime"], how["game"])
+    keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), config.epsilon,
+                same={"dataset": asked.dataset}, share=asked.shares)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
-                            asked.backbone, dict(asked.load)) for seed in asked.seeds}
-    config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone)
+                            asked.backbone, dict(asked.load), **how) for seed in asked.seeds}
     stored = {
-        "what": f"Fig. 5 on {asked.dataset} (the paper's is on CIFAR-10), {networks(asked.backbone)}, {BITS} bits, "
-                f"network codes, "
-                f"epsilon {format_epsilon(config.epsilon)}",
+        "what": title(asked.dataset, asked.backbone, config.epsilon),
         "dataset": asked.dataset, "load": dict(asked.load),
         "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"],
         "generator": dataclasses.asdict(config),
@@ -169,4 +177,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

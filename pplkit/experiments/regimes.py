@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from pplkit.config import REFERENCE, SCATTER, SHORTCUT, PPLConfig
 from pplkit.data import RetrievalSplit, load
-from pplkit.experiments.common import fit_victim, once, parse, parser, slug, summary
+from pplkit.experiments.common import command, fit_victim, once, parse, parser, slug, summary
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.paper import TRAIN_DOMAINS, in_domain
 from pplkit.scenarios import evaluate_scenarios, protect_split
@@ -137,4 +137,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -19,7 +19,7 @@ from pplkit import device as devices
 from pplkit import pretrained
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import how_run, keep_stored, once, over_seeds, parse, parser, slug, summary
+from pplkit.experiments.common import command, how_run, keep_stored, once, over_seeds, parse, parser, slug, summary
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS
@@ -113,4 +113,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

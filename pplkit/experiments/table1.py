@@ -28,14 +28,17 @@ from pplkit import device as devices
 from pplkit.backbones import TORCHVISION
 from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
+from pplkit.checkpoints import OtherCheckpoint
 from pplkit.config import PAPER, PPLConfig
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import (
     add_colour,
     check_pretraining,
+    command,
     entitle,
     fit_victim,
     given,
+    home,
     how_run,
     keep_stored,
     label,
@@ -45,7 +48,6 @@ from pplkit.experiments.common import (
     over_seeds,
     parse,
     parser,
-    place,
     save_figure,
     setting,
     slug,
@@ -101,7 +103,11 @@ def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device
 
     `memory`: the arguments `checkpointing`, `accumulation` and `compiled` of `train_ppl`.
     """
-    return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True, **memory)
+    try:
+        return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True, **memory)
+    except OtherCheckpoint as error:
+        found = str(error).removesuffix(": use another file name")
+        raise OtherCheckpoint(f"{found}: give another --work folder, or remove the file") from error
 
 
 def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, train: ImageSet, folder: Path, device: str,
@@ -112,7 +118,7 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
     note = json.loads(json.dumps({"split": split.manifest, **key}))
     if path.exists():
         stored = load_victim(path, device=device)
-        if stored.settings() != victim.settings() or given(stored.metadata | {"run": None}) != given(note):
+        if given(stored.settings()) != given(victim.settings()) or given(stored.metadata | {"run": None}) != given(note):
             raise ValueError(f"{path} was trained with other settings or data: give another --work folder, or remove the file")
         return stored
     fit_victim(victim, split, train)
@@ -121,15 +127,14 @@ def trained_victim(method: str, bits: int, seed: int, split: RetrievalSplit, tra
 
 
 def run_victim(method: str, bits: int, domain: str, split: RetrievalSplit, twin: RetrievalSplit, seed: int, work: Path,
-               device: str, key: dict, fast: bool, backbone: str = "two_conv") -> dict:
+               clean: Path, device: str, key: dict, fast: bool, backbone: str = "two_conv") -> dict:
     """Train and measure one victim: scenario -> mAP and intervals, for each protocol the method has.
 
-    Victims trained on clean images depend on no generator; they are kept one folder up, shared by all budgets.
+    Victims trained on clean images depend on no generator; they are kept in the folder `clean`, shared by all budgets.
     """
     def measure() -> dict:
         if domain == "clean":
-            folder = work.parent.parent / f"clean-{place(split.name, backbone)}" / work.name
-            victim = trained_victim(method, bits, seed, split, split.train, folder, device, fast, backbone)
+            victim = trained_victim(method, bits, seed, split, split.train, clean, device, fast, backbone)
         else:
             victim = trained_victim(method, bits, seed, split, twin.train, work / domain, device, fast, backbone,
                                     generator=key["generator"])
@@ -159,7 +164,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
         split = dataclasses.replace(whole.validation(validation, seed, keep_train=True), name=whole.name)
     check_pretraining(backbone, split)  # pretrained on the database, weights know validation queries, too
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
-    work = work / f"table1-{place(dataset, backbone)}-{config.epsilon:g}{_other(regime, game)}" / f"seed{seed}"
+    clean = work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}"
+    work = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game)
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
     taken = None if generators is None else shipped_generator(generators, seed, config, whole)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest,
@@ -185,8 +191,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
                                                               cache=options.get("cache")))
     cells = [(method, domain, length) for method in METHODS for domain in TRAIN_DOMAINS for length in bits]
     return {"generator": made} | {
-            f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, device, key, fast,
-                                                      backbone)
+            f"{method} {domain} {length}": run_victim(method, length, domain, split, twin, seed, work, clean, device, key,
+                                                      fast, backbone)
             for method, domain, length in tqdm(cells, desc=f"victims, seed {seed}", unit="victim")}
 
 
@@ -214,11 +220,63 @@ def shipped_generator(folder: Path, seed: int, config: PPLConfig, split: Retriev
     return generator
 
 
-def _other(regime: str, game: dict[str, object] | None = None) -> str:
-    """Part of a work folder's name: the regime if it is not the reference, and what `_digest` says. (The other experiments play
-    the reference in folders of the same names.)
-    """
+def game_suffix(regime: str, game: dict[str, object] | None = None) -> str:
+    """Part of a file name: the regime if it is not the reference, and what `_digest` says."""
     return ("" if regime == "reference" else f"-{regime}") + _digest(game)
+
+
+def game_folder(work: Path, dataset: str, seed: int, epsilon: float, backbone: str = "two_conv",
+                options: dict[str, object] | None = None, regime: str = "reference",
+                game: dict[str, object] | None = None) -> Path:
+    """Where a seed's game is kept, and what was made with its generator; the experiments share it."""
+    return work / f"table1-{home(dataset, backbone, options)}-{epsilon:g}{game_suffix(regime, game)}" / f"seed{seed}"
+
+
+def generator_of(dataset: str, split: RetrievalSplit, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
+                 backbone: str = "two_conv", options: dict[str, object] | None = None, regime: str = "reference",
+                 game: dict[str, object] | None = None, memory: dict[str, object] | None = None,
+                 generators: Path | None = None) -> tuple[PPLRun, Path, str | None]:
+    """For the other experiments: a seed's generator as `table1` makes it or takes it from `generators`.
+
+    Returns:
+        (run, folder, taken): of a generator that was taken the run has no surrogates, `folder` is one of its own inside the
+        game's, and `taken` is its file's sha256, else None.
+    """
+    config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
+    folder = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game)
+    if generators is None:
+        return train_generator(split, config, folder, device, **(memory or {})), folder, None
+    generator = shipped_generator(generators, seed, config, split)
+    generator.to(devices.resolve(device), memory_format=torch.channels_last)
+    taken = hashlib.sha256(generator_file(generators, seed).read_bytes()).hexdigest()
+    return PPLRun(generator, [], {}, config), folder / f"taken-{taken[:6]}", taken
+
+
+def add_game(options: argparse.ArgumentParser, regime: str = "") -> None:
+    """Arguments that say how the game is played, or where its generators are taken from.
+
+    `regime`: what the help says of the default if it is not always the reference; without `--regime` there is no entry of that
+    name then.
+    """
+    default, shown = (argparse.SUPPRESS, f" (default: {regime})") if regime else ("reference", "")
+    options.add_argument("--regime", choices=list(REGIMES), default=default, help=f"how the game is played{shown}")
+    options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
+                         help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
+    options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
+    options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
+    options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
+    options.add_argument("--generators", type=Path, metavar="FOLDER",
+                         help="take the generators from this folder, as table1 --ship-generators left them, and play no game")
+
+
+def asked_game(options: argparse.ArgumentParser, asked: argparse.Namespace) -> dict[str, object]:
+    """What `add_game` was given, as `generator_of` and `run_seed` take it; ends here if a generator is not there."""
+    for seed in asked.seeds if asked.generators else ():  # before hours go into the first seed
+        if not (file := generator_file(asked.generators, seed)).is_file():
+            options.error(f"no generator at {file}: table1 --ship-generators writes them; without --generators the game is "
+                          "played")
+    return {"regime": asked.regime, "game": dict(asked.game), "generators": asked.generators,
+            "memory": {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}}
 
 
 def _digest(game: dict[str, object] | None) -> str:
@@ -340,19 +398,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--epsilon", type=float, help="budget in pixel units (default: the paper's)")
     options.add_argument("--bits", type=int, nargs="+", default=list(BITS))
-    options.add_argument("--regime", choices=list(REGIMES), default=argparse.SUPPRESS,
-                         help=f"how the game is played (default: {_defaults(0)})")
     options.add_argument("--validation", type=int, default=0, metavar="N",
                          help="to compare games: judge with N database images outside the training set, not with the queries; "
                               "the result goes to a folder validation inside --out")
-    options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
-                         help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
+    add_game(options, regime=_defaults(0))
     add_colour(options, backbone=_defaults(1))
-    options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
-    options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
-    options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
-    options.add_argument("--generators", type=Path, metavar="FOLDER",
-                         help="take the generators from this folder, as --ship-generators left them, and play no game")
     options.add_argument("--ship", type=Path, help="folder to copy the first seed's generator and victims to")
     options.add_argument("--ship-generators", type=Path, metavar="FOLDER",
                          help="folder to copy each seed's generator to, as generator-SEED.safetensors")
@@ -360,8 +410,8 @@ def main(arguments: list[str] | None = None) -> None:
     regime, backbone = usual(asked.dataset)
     asked = argparse.Namespace(**{"regime": regime, "backbone": backbone} | vars(asked))
     plots.use_style()
-    seeds, game = {}, dict(asked.game)
-    memory = {"checkpointing": asked.checkpointing, "accumulation": asked.accumulation, "compiled": asked.compile}
+    seeds, how = {}, asked_game(options, asked)
+    game = how["game"]
     if asked.validation:
         if asked.ship:
             options.error("--ship is for victims that were judged on the queries: leave out --validation")
@@ -370,15 +420,10 @@ def main(arguments: list[str] | None = None) -> None:
     path = asked.out / f"{name}.json"
     keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits,
                 same={"dataset": asked.dataset, "validation": asked.validation, "regime": asked.regime})
-    if asked.generators:  # before hours go into the first seed
-        for seed in asked.seeds:
-            if not (file := generator_file(asked.generators, seed)).is_file():
-                options.error(f"no generator at {file}: --ship-generators writes them; without --generators the game is played")
     replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
-                               tuple(asked.bits), asked.backbone, dict(asked.load), asked.regime, game, memory,
-                               asked.generators, asked.validation)
+                               tuple(asked.bits), asked.backbone, dict(asked.load), validation=asked.validation, **how)
         config = configuration(asked.dataset, seed, asked.epsilon, asked.fast, asked.backbone, asked.regime, game)
         rows = collect(asked.dataset, seeds)
         runs = {str(s): _how_run(cells) for s, cells in seeds.items()}
@@ -395,23 +440,28 @@ def main(arguments: list[str] | None = None) -> None:
             save_json(path, stored)
     save_figure(path.with_name(f"{name}.png"), figure(stored))
     print(headline(stored), report(rows), sep="\n")
-    of_budget = f"{config.epsilon:g}{_other(asked.regime, game)}"
+    played = {seed: game_folder(asked.work, asked.dataset, seed, config.epsilon, asked.backbone, dict(asked.load), asked.regime,
+                                game) for seed in asked.seeds}
     if asked.ship:
-        ship(asked.work, place(asked.dataset, asked.backbone), of_budget, asked.seeds[0], asked.bits, asked.ship)
+        first = asked.seeds[0]
+        clean = asked.work / f"clean-{home(asked.dataset, asked.backbone, dict(asked.load))}" / f"seed{first}"
+        ship(played[first], clean, asked.bits, asked.ship)
     if asked.ship_generators:
-        for seed in asked.seeds:
-            made = asked.work / f"table1-{place(asked.dataset, asked.backbone)}-{of_budget}" / f"seed{seed}"
+        for seed, made in played.items():
             write_bytes(generator_file(asked.ship_generators, seed), (made / "generator.safetensors").read_bytes())
 
 
-def ship(work: Path, name: str, game: str, seed: int, bits: Sequence[int], folder: Path) -> None:
+def ship(played: Path, clean: Path, bits: Sequence[int], folder: Path) -> None:
     """Copy a seed's generator and victims (without database codes), with a note of where they come from.
 
-    `game` is the last part of the work folder's name: ε, and the regime if it is not the reference.
+    Args:
+        played: `game_folder` of the seed.
+        clean: folder of its clean-trained victims.
+        bits: code lengths of the victims.
+        folder: where the copies go.
     """
-    of_budget = work / f"table1-{name}-{game}" / f"seed{seed}"
-    write_bytes(folder / "generator.safetensors", (of_budget / "generator.safetensors").read_bytes())
-    sources = {"clean": work / f"clean-{name}" / f"seed{seed}", "adversarial": of_budget / "adversarial"}
+    write_bytes(folder / "generator.safetensors", (played / "generator.safetensors").read_bytes())
+    sources = {"clean": clean, "adversarial": played / "adversarial"}
     for method in METHODS:
         for domain, source in sources.items():
             for length in bits:
@@ -420,4 +470,4 @@ def ship(work: Path, name: str, game: str, seed: int, bits: Sequence[int], folde
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,4 +1,4 @@
-"""Figs. 3 and 4: does the protection carry over to victims with other networks, and to other data sets? 16 bits, clean-trained.
+"""Figs. 3 and 4: does the protection carry over to victims with other networks, and to other data sets? 16 bits.
 
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
@@ -8,12 +8,15 @@ figure shows CIFAR-10, probably with pretrained networks (it does not say); here
 `--networks` names others. Every victim is kept under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
 otherwise; the surrogates' own seeds are refused.
+The victims are trained on clean images; the paper's figure also has some trained on protected ones: `--train-domains clean
+adversarial`.
 With `--origin` (Fig. 4) the generator is the one of that data set, applied with the budget of `--dataset`.
 Writes `data/results/transfer-DATASET.json` (`transfer-ORIGIN-to-DATASET.json`) and a figure.
 """
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,11 +27,13 @@ from pplkit import plots
 from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
 from pplkit.config import PAPER
-from pplkit.data import load
+from pplkit.data import ImageSet, load
 from pplkit.experiments import common
 from pplkit.experiments.common import (
     add_colour,
     check_pretraining,
+    command,
+    home,
     keep_stored,
     label,
     make_victim,
@@ -40,8 +45,8 @@ from pplkit.experiments.common import (
     slug,
     summary,
 )
-from pplkit.experiments.table1 import configuration, train_generator, trained_victim
-from pplkit.paper import METHODS
+from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, trained_victim
+from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
 
@@ -52,11 +57,13 @@ NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18@64")  # @64: se
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
              work: Path, device: str, fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
              origin: str | None = None, origin_options: dict[str, object] | None = None, victim_seed: int | None = None,
-             origin_root: str | None = None) -> dict[str, dict]:
-    """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims.
+             origin_root: str | None = None, train_domains: Iterable[str] = ("clean",), **how: object) -> dict[str, dict]:
+    """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims; "adsh dense
+    adversarial" for those trained on protected images.
 
     `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, its files in
-    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`.
+    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`, `how` as
+    `table1.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     networks = tuple(networks)
@@ -66,31 +73,45 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     if source.train.images.shape[1] != split.train.images.shape[1]:
         raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "
                          "a generator is carried over between images of the same kind")
-    config = configuration(origin or dataset, seed, None if origin in PAPER else epsilon, fast, backbone)
-    taken = range(seed, seed + len(config.code_lengths))
-    if victim_seed in taken:
+    at = None if origin in PAPER else epsilon
+    regime, game = how.get("regime", "reference"), how.get("game")
+    config = configuration(origin or dataset, seed, at, fast, backbone, regime, game)
+    used = range(seed, seed + len(config.code_lengths))
+    if victim_seed in used:
         raise ValueError(f"--victim-seed {victim_seed} is the seed of a surrogate, whose first layers the victim would start "
-                         f"from: those of seed {seed} have {taken.start} to {taken.stop - 1}")
-    folder = work / f"table1-{place(origin or dataset, backbone)}-{config.epsilon:g}" / f"seed{seed}"
-    run = train_generator(source, config, folder, device)
+                         f"from: those of seed {seed} have {used.start} to {used.stop - 1}")
+    run, folder, taken = generator_of(origin or dataset, source, seed, at, work, device, fast, backbone,
+                                      origin_options if origin else options, **how)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
     twin = protect_split(split, lambda images: run.protect(images, budget, cache=(options or {}).get("cache")))
     cells, own = {}, seed if victim_seed is None else victim_seed
-    tasks = [(method, network) for network in networks for method in methods]
-    for method, network in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
-        home = work / f"clean-{place(dataset, network)}" / f"seed{seed}{_drawn(victim_seed)}"
+    steps = work / (f"transfer-{_name(dataset, origin, backbone, home(dataset, backbone, options))}-{budget:g}"
+                    f"{game_suffix(regime, game)}")
+    generator = dataclasses.asdict(config)
+    tasks = [(method, network, domain) for domain in train_domains for network in networks for method in methods]
+    for method, network, domain in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
+        if domain == "clean":
+            train, note = split.train, {}
+            where = work / f"clean-{home(dataset, network, options)}" / f"seed{seed}{_drawn(victim_seed)}"
+        elif network == backbone and origin is None and victim_seed is None:  # those of table1
+            train, note, where = twin.train, {"generator": generator}, folder / domain
+        else:
+            train, note = twin.train, {"generator": generator, "taken": taken}
+            where = folder / f"{domain}-{home(dataset, network, options)}-{budget:g}{_drawn(victim_seed)}"
 
-        def measure(method: str = method, network: str = network, home: Path = home) -> dict:
-            victim = trained_victim(method, BITS, own, split, split.train, home, device, fast, backbone=network)
-            return {"scenarios": summary(evaluate_scenarios(victim, split, twin))}
+        def measure(method: str = method, network: str = network, domain: str = domain, train: ImageSet = train,
+                    note: dict = note, where: Path = where) -> dict:
+            victim = trained_victim(method, BITS, own, split, train, where, device, fast, backbone=network, **note)
+            return {"scenarios": summary(evaluate_scenarios(victim, split, twin, train_domain=domain))}
 
-        key = {"generator": dataclasses.asdict(config), "split": split.manifest,
+        key = {"generator": generator, "taken": taken, "split": split.manifest,
+               "train": None if domain == "clean" else domain,
                "victim": make_victim(method, BITS, own, device, fast, network, split.name).settings()}
         if origin:
             key |= {"origin": source.manifest, "epsilon": budget}
-        step = f"{method}-{label(network)}-{seed}{_drawn(victim_seed)}.json"
-        folder = work / f"transfer-{_name(dataset, origin, backbone)}-{budget:g}"
-        cells[f"{method} {network}"] = once(folder / step, measure, key, device)
+        trained = "" if domain == "clean" else f" {domain}"
+        step = f"{method}-{label(network)}-{seed}{_drawn(victim_seed)}{trained.replace(' ', '-')}.json"
+        cells[f"{method} {network}{trained}"] = once(steps / step, measure, key, device)
     return cells
 
 
@@ -107,32 +128,35 @@ def _drawn(victim_seed: int | None) -> str:
     return "" if victim_seed is None else f"-victim{victim_seed}"
 
 
-def _name(dataset: str, origin: str | None, backbone: str) -> str:
-    return f"{place(origin, backbone)}-to-{slug(dataset)}" if origin else place(dataset, backbone)
+def _name(dataset: str, origin: str | None, backbone: str, alone: str) -> str:
+    """Part of a file name; `alone`: where there is no `origin`."""
+    return f"{place(origin, backbone)}-to-{slug(dataset)}" if origin else alone
 
 
 def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
-    """One row per method, network and scenario: mean over seeds, the seeds' values, the envelope of their intervals."""
+    """One row per method, network, train domain and scenario: mean over seeds, the seeds' values, the envelope of their
+    intervals.
+    """
     rows = []
     for name in next(iter(seeds.values())):
-        method, network = name.split(" ", 1)
+        method, network, *domain = name.split(" ")
         for scenario in SCENARIOS:
             found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
-            rows.append({"method": method, "network": network, "scenario": scenario,
+            rows.append({"method": method, "network": network, "train": domain[0] if domain else "clean", "scenario": scenario,
                          **common.over_seeds(found)})
     return rows
 
 
 def figure(stored: dict) -> Figure:
-    """One panel per method: groups of bars per network, one bar per scenario, whiskers the seeds' intervals."""
-    methods = list(dict.fromkeys(row["method"] for row in stored["cells"]))
-    networks = list(dict.fromkeys(row["network"] for row in stored["cells"]))
-    drawn = Figure(figsize=(9.6, 3.9), layout="constrained")
-    axes = drawn.subplots(1, len(methods), sharey=True, squeeze=False)[0]
-    for ax, method in zip(axes, methods, strict=True):
+    """One panel per method and train domain: groups of bars per network, a bar per scenario, whiskers the seeds' intervals."""
+    methods, networks = (list(dict.fromkeys(row[name] for row in stored["cells"])) for name in ("method", "network"))
+    domains = list(dict.fromkeys(map(trained_on, stored["cells"])))
+    drawn = Figure(figsize=(9.6, 0.5 + 3.4 * len(domains)), layout="constrained")
+    axes = drawn.subplots(len(domains), len(methods), sharey=True, squeeze=False)
+    for ax, (domain, method) in zip(axes.flat, itertools.product(domains, methods), strict=True):
         for number, scenario in enumerate(SCENARIOS):
-            rows = [row for network in networks for row in stored["cells"]
-                    if (row["method"], row["network"], row["scenario"]) == (method, network, scenario)]
+            rows = [row for network in networks for row in stored["cells"] if trained_on(row) == domain
+                    and (row["method"], row["network"], row["scenario"]) == (method, network, scenario)]
             x = [place + 0.2 * (number - 1.5) for place in range(len(rows))]
             height = [row["mAP"] for row in rows]
             whiskers = [[max(0, row["mAP"] - row["low"]) for row in rows],  # rounded, they may be below 0
@@ -141,19 +165,27 @@ def figure(stored: dict) -> Figure:
                    edgecolor="white", label=scenario, error_kw={"elinewidth": 1})
         names = [label(network).replace("_", "\n").replace("@", "\n@") for network in networks]
         ax.set_xticks(range(len(networks)), names, fontsize=9)
-        ax.set(title=method.upper(), ylim=(0, 1.15), xlabel="the victim's network")
+        trained = "clean" if domain == "clean" else "protected"
+        ax.set(title=f"{method.upper()}, trained on {trained} images", ylim=(0, 1.15), xlabel="the victim's network")
     common.entitle(drawn, stored["what"])
-    axes[0].set_ylabel("mAP, network codes")
-    axes[-1].legend(ncols=4, loc="upper center", fontsize=9)
+    for line in axes:
+        line[0].set_ylabel("mAP, network codes")
+    axes[0, -1].legend(ncols=4, loc="upper center", fontsize=9)
     return drawn
 
 
+def trained_on(row: dict) -> str:
+    """Train domain of a row; older files have victims trained on clean images only and do not say so."""
+    return row.get("train", "clean")
+
+
 def report(rows: list[dict]) -> str:
-    """The table as text: a line per method and network, a column per scenario."""
-    lines = [f"{'':24}" + "".join(f"{scenario:>8}" for scenario in SCENARIOS)]
-    for method, network in dict.fromkeys((row["method"], row["network"]) for row in rows):
-        values = [row["mAP"] for row in rows if (row["method"], row["network"]) == (method, network)]
-        lines.append(f"{method} {network:19}" + "".join(f"{value:8.3f}" for value in values))
+    """The table as text: a line per method, network and train domain, a column per scenario."""
+    lines = [f"{'':36}" + "".join(f"{scenario:>8}" for scenario in SCENARIOS)]
+    for victim in dict.fromkeys((row["method"], row["network"], trained_on(row)) for row in rows):
+        values = [row["mAP"] for row in rows if (row["method"], row["network"], trained_on(row)) == victim]
+        method, network, domain = victim
+        lines.append(f"{method} {network:19}{domain:12}" + "".join(f"{value:8.3f}" for value in values))
     return "\n".join(lines)
 
 
@@ -164,23 +196,28 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--networks", nargs="+", type=backbone_name, default=list(NETWORKS),
                          help="of the victims, names for pplkit.backbones")
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims")
+    options.add_argument("--train-domains", nargs="+", choices=list(TRAIN_DOMAINS), default=["clean"],
+                         help="what the victims are trained on: clean images, protected (adversarial) ones, or both in turn")
     options.add_argument("--victim-seed", type=int, help="of the victims' weights and batches (default: the run's)")
     options.add_argument("--origin", help="data set that the generator learned from (default: --dataset)")
     options.add_argument("--origin-root", help="as --root, of --origin (default: --root)")
     options.add_argument("--origin-load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
                          help="as --load, of --origin")
-    add_colour(options)
+    add_game(options)
+    add_colour(options, of="the surrogates")
     asked = parse(options, arguments)
     plots.use_style()
-    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}{_drawn(asked.victim_seed)}"
-            f"{'-fast' if asked.fast else ''}")
+    how = asked_game(options, asked)
+    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone, place(asked.dataset, asked.backbone))}"
+            f"{game_suffix(how['regime'], how['game'])}{_drawn(asked.victim_seed)}{'-fast' if asked.fast else ''}")
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
     sets = {"dataset": asked.dataset, "origin": asked.origin}
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget,
-                same=sets | {"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods)
+                same=sets | {"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods,
+                train=asked.train_domains)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
-                            asked.victim_seed, asked.origin_root)
+                            asked.victim_seed, asked.origin_root, asked.train_domains, **how)
              for seed in asked.seeds}
     first = next(iter(seeds[asked.seeds[0]].values()))["key"]
     given = [network for network in asked.networks if parse_backbone(network)[2]]
@@ -200,4 +237,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

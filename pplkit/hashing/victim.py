@@ -100,6 +100,7 @@ class Victim:
 
         Raises:
             ValueError: wrong shapes or dtypes; negative labels; a loss that is not finite.
+            OutOfMemory: names the batch size to try.
 
         Warns:
             CollapseWarning: all images get the same code, or codes near 0; says what to change.
@@ -108,6 +109,11 @@ class Victim:
         images, labels = self._start(images, labels)
         self._fit(images, labels, progress)
         return self._finish(images, labels)
+
+    def _fewer(self) -> str:
+        """What to say where memory runs out."""
+        return (f"out of memory: {type(self).__name__} with batch_size={self.batch_size} ({self.backbone}): try "
+                f"batch_size={max(1, self.batch_size // 2)}, smaller images, or a smaller backbone")
 
     def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
         raise NotImplementedError
@@ -130,7 +136,8 @@ class Victim:
                                            weight_decay=self.weight_decay, fused=True)
         self._random = torch.Generator().manual_seed(self.seed)
         self.database_codes, self.history = None, []
-        return images.to(device), labels.to(device)
+        with devices.memory_help(self._fewer):
+            return images.to(device), labels.to(device)
 
     def _finish(self, images: Tensor, labels: Tensor) -> "Victim":
         """Put the network in eval mode; warn if the images of several classes do not differ in their relaxed codes."""
@@ -159,12 +166,13 @@ class Victim:
             if self.flip:
                 mirror = torch.rand(len(index), generator=self._random) < 0.5  # (b,)
                 batch = torch.where(mirror.to(images.device)[:, None, None, None], batch.flip(-1), batch)
-            with devices.autocast(images.device, self.autocast):
-                relaxed = self.network(batch)  # (b, c)
-            value = loss(index, relaxed.float())
-            self._optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            self._optimiser.step()
+            with devices.memory_help(self._fewer):
+                with devices.autocast(images.device, self.autocast):
+                    relaxed = self.network(batch)  # (b, c)
+                value = loss(index, relaxed.float())
+                self._optimiser.zero_grad(set_to_none=True)
+                value.backward()
+                self._optimiser.step()
             total += value.detach()
         mean = float(total / len(batches))
         if mean != mean or abs(mean) == float("inf"):

@@ -4,6 +4,8 @@ import argparse
 import inspect
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +114,8 @@ def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_p
     capsys.readouterr()
     with pytest.raises(SystemExit):
         table1.main(elsewhere)
-    assert "generator-1.safetensors: --ship-generators writes them" in capsys.readouterr().err  # before seed 0 is refused
+    said = capsys.readouterr().err  # before seed 0 is refused
+    assert "generator-1.safetensors: table1 --ship-generators writes them" in said
 
 
 def test_games_can_be_judged_without_the_queries_and_their_generators_taken(arguments, tmp_path, monkeypatch, capsys):
@@ -192,6 +195,22 @@ def test_a_table_of_another_game_is_not_replaced(arguments, tmp_path, capsys):
     assert "was made with regime scatter, this run has reference" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_on_another_device(arguments, tmp_path, monkeypatch):
+    table1.main([*arguments, "--device", "cpu"])
+    stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
+    next((tmp_path / "work").rglob("dsdh-adversarial-16.json")).unlink()  # its victim is kept, too
+    monkeypatch.setattr(table1, "fit_victim", None)
+    table1.main([*arguments, "--device", "cpu:0"])
+    assert json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())["cells"] == stored["cells"]
+
+
+def test_what_a_user_can_mend_is_said_in_a_line(tmp_path):
+    words = ["--dataset", "folder:nowhere", "--epsilon", "0.1", "--fast", "--out", str(tmp_path), "--work", str(tmp_path)]
+    ended = subprocess.run([sys.executable, "-m", "pplkit.experiments.ratio", *words], capture_output=True, text=True)
+    assert ended.returncode == 2 and "nowhere" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("ratio: ")
+
+
 def test_results_of_other_settings_are_not_mixed_in(arguments, tmp_path):
     table1.main(arguments)
     path = next((tmp_path / "work").rglob("adsh-clean-16.json"))
@@ -222,8 +241,14 @@ def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(
     assert stored["generator"]["backbone"] == stored["victims_16_bits"]["dsdh"]["backbone"] == "dense"
     assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2, "cache": str(tmp_path / "cache")}
     assert stored["images"] == {"train": 30, "query": 15, "database": 57}
-    table1.ship(tmp_path / "work" / "fast", "photos-dense", 0.1, 0, [8], tmp_path / "ship")
+    table1.main([*arguments, "--backbone", "dense", "--load", "size=16", "channels=3", "query_share=0.2", "--ship",
+                 str(tmp_path / "ship")])
     assert len(list((tmp_path / "ship").iterdir())) == 5
+    table1.main([*arguments, "--backbone", "dense", "--load", "size=16", "channels=3", "--out", str(tmp_path / "other")])
+    games = [path.name for path in (tmp_path / "work" / "fast").glob("table1-*")]  # other images, other places
+    assert len(games) == 2 and all(re.fullmatch(r"table1-photos-dense-load[0-9a-f]{6}-0.1", name) for name in games)
+    assert len({json.loads(path.read_text())["key"]["split"]["sha256"]["train"]
+                for path in (tmp_path / "work").rglob("generator.json")}) == 2
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -392,8 +417,8 @@ def test_each_stored_trial_was_judged_without_the_queries(path):
 def test_each_data_set_has_its_usual_game_and_network(arguments, game, network, stored, tmp_path, monkeypatch):
     of_seed = inspect.signature(table1.run_seed)
 
-    def played(*values):
-        asked.update(of_seed.bind(*values).arguments)
+    def played(*values, **named):
+        asked.update(of_seed.bind(*values, **named).arguments)
         raise KeyboardInterrupt
 
     asked = {}

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pplkit.data import embedded
 from pplkit.experiments import common, table1, transfer
+from pplkit.hashing import load as load_victim
 
 
 def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_grey, tmp_path, capsys):
@@ -33,6 +35,46 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_
     assert [row["mAP"] for row in other["cells"]] != [row["mAP"] for row in stored["cells"] if row["network"] == "two_conv"]
     with pytest.raises(ValueError, match="--victim-seed 1 is the seed of a surrogate, .* those of seed 0 have 0 to 3"):
         transfer.main([*shared, "--networks", "two_conv", "--victim-seed", "1"])
+
+
+def test_victims_are_trained_on_protected_images_too_and_generators_taken(pictures, load_grey, tmp_path, monkeypatch, capsys):
+    load_grey(table1, transfer)
+    shared = ["--dataset", f"folder:{pictures}", "--epsilon", "0.3", "--fast", "--device", "cpu",
+              "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    table1.main([*shared, "--bits", "16", "--ship-generators", str(tmp_path / "made")])
+    of_table = json.loads((tmp_path / "out" / "table1-pictures-eps0.3-fast.json").read_text())["cells"]
+    both = [*shared, "--networks", "two_conv", "dense", "--methods", "dsdh", "--train-domains", "clean", "adversarial"]
+    transfer.main(both)
+    stored = json.loads((tmp_path / "out" / "transfer-pictures-fast.json").read_text())
+    assert len(stored["cells"]) == 2 * 2 * 4
+    for row in stored["cells"]:
+        if row["network"] == "two_conv":
+            (same,) = [c for c in of_table if (c["method"], c["train"], c["task"], c["codes"])
+                       == (row["method"], row["train"], row["scenario"], "network")]
+            assert row["mAP"] == same["mAP"]
+    made = [path.parent.name for path in (tmp_path / "work").rglob("dsdh-16.safetensors")]
+    assert sorted(made) == ["adversarial", "adversarial-pictures-dense-0.3", "seed0", "seed0"]
+    clean, protected = (load_victim(next((tmp_path / "work").rglob(f"{folder}/dsdh-16.safetensors")))
+                        for folder in ("clean-pictures-dense/seed0", "adversarial-pictures-dense-0.3"))
+    weights = [victim.network.code.weight for victim in (clean, protected)]
+    assert weights[0].shape == weights[1].shape and not torch.equal(*weights)
+    titles = [ax.get_title() for ax in transfer.figure(stored).axes]
+    assert titles == ["DSDH, trained on clean images", "DSDH, trained on protected images"]
+    assert "dsdh dense              adversarial" in capsys.readouterr().out
+
+    monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
+    again = ["--generators", str(tmp_path / "made"), "--work", str(tmp_path / "new")]
+    transfer.main([*both, *again, "--out", str(tmp_path / "other")])
+    taken = json.loads((tmp_path / "other" / "transfer-pictures-fast.json").read_text())
+    assert taken["cells"] == stored["cells"]
+    with pytest.raises(ValueError, match="made with another config .steps, warmup_steps differ"):  # --fast plays 10
+        transfer.main([*shared[:4], *again])
+    with pytest.raises(SystemExit):
+        transfer.main([*both, "--seeds", "1", "--generators", str(tmp_path / "made")])
+    assert "no generator at" in capsys.readouterr().err
+    old = {**stored, "cells": [{k: v for k, v in row.items() if k != "train"} for row in stored["cells"]
+                               if row["train"] == "clean"]}
+    assert [ax.get_title() for ax in transfer.figure(old).axes] == titles[:1]
 
 
 def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
