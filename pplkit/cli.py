@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--norm", choices=NORMS, default="inf", help="of the budget (default: %(default)s)")
     train.add_argument("--size", type=_positive, help="of the images of folder:PATH (32) and imagenet13 (64), in pixels")
     train.add_argument("--channels", type=int, choices=(1, 3), help="of the images of folder:PATH (3)")
+    _add_decoding(train)
     train.add_argument("--backbone", default="two_conv", help="network of the surrogates (default: %(default)s)")
     train.add_argument("--batch-size", type=_positive, default=128,
                        help="images per step, of all processes together (default: %(default)s)")
@@ -96,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
     protect = commands.add_parser(
         "protect", help="write a protected copy of every picture in a folder",
         description="Write a protected copy of every picture below INPUT_DIR, as 8-bit PNG of the same size, alpha channel "
-                    "kept, turned upright, without EXIF data. A second call goes on where the first stopped. Exit status: 0 "
+                    "kept, turned upright, without EXIF data. Of pictures whose names differ in the suffix alone neither is "
+                    "written. A second call goes on where the first stopped. Exit status: 0 "
                     "all pictures are protected, 1 some files are not (they are listed), 2 nothing was done.")
     protect.add_argument("input_dir", metavar="INPUT_DIR", type=Path)
     protect.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path)
@@ -125,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--size", type=_positive, default=32,
                           help="the searcher's image size in pixels (default: %(default)s)")
     evaluate.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (default: the generator's, else 3)")
+    _add_decoding(evaluate)
     evaluate.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="victims (default: all)")
     evaluate.add_argument("--bits", type=_positive, default=16, help="code length (default: %(default)s)")
     evaluate.add_argument("--backbone", default="two_conv", help="network of the victims (default: %(default)s)")
@@ -139,6 +142,19 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--fast", action="store_true", help="a few training steps only, to try the command")
     evaluate.set_defaults(run=run_evaluate)
     return command
+
+
+def _add_decoding(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=_positive,
+                         help="processes that decode picture files (folder:PATH, imagenet13; default: this one alone)")
+    command.add_argument("--cache", type=Path, metavar="FOLDER",
+                         help="keep decoded picture files there and map them from disk: for more of them than memory holds "
+                              "(the training part is read into memory all the same)")
+
+
+def _decoding(asked: argparse.Namespace) -> dict[str, object]:
+    """What `_add_decoding` was given, as options of `pplkit.data.load`."""
+    return {name: getattr(asked, name) for name in ("workers", "cache") if getattr(asked, name) is not None}
 
 
 def _add_protection(command: argparse.ArgumentParser) -> None:
@@ -202,7 +218,7 @@ def _load(asked: argparse.Namespace) -> RetrievalSplit:
     """The data set of `pplkit train`; what is missing is asked for in the words of the command line."""
     options = {name: getattr(asked, name) for name in ("size", "channels") if getattr(asked, name) is not None}
     try:
-        return load(asked.dataset, asked.root, download=asked.download, seed=asked.seed, **options)
+        return load(asked.dataset, asked.root, download=asked.download, seed=asked.seed, **options, **_decoding(asked))
     except FileNotFoundError as error:
         if asked.dataset not in (*DOWNLOADS, "imagenet13"):
             raise
@@ -270,7 +286,8 @@ def run_evaluate(asked: argparse.Namespace) -> int:
     result = evaluate_folder(folder, generator, budget, norm, protected=protected, methods=tuple(asked.methods),
                              bits=asked.bits, backbone=asked.backbone, learning_rate=asked.learning_rate, seed=asked.seed,
                              device=asked.device, fast=asked.fast, progress=not asked.quiet, size=asked.size,
-                             channels=channels, query_share=asked.query_share, train_share=asked.train_share)
+                             channels=channels, query_share=asked.query_share, train_share=asked.train_share,
+                             **_decoding(asked))
     protection = {"protected": protected.name} if protected is not None else {
         "generator": asked.generator, "epsilon": budget, "norm": norm}
     print(table(result["rows"]))

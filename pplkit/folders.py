@@ -201,6 +201,8 @@ def _check_places(source: str | Path, target: str | Path, report: str | Path | N
         raise ValueError(f"the report {report} would lie among the pictures to protect: give another place")
     if report.is_dir():
         raise ValueError(f"the report {report} is a folder: give a file name")
+    if not os.access(next(place for place in report.parents if place.exists()), os.W_OK):
+        raise PermissionError(f"cannot write the report {report}: give another place")
     if report.exists() and not force:
         with open(report, newline="", encoding="utf-8", errors="surrogateescape") as file:
             if file.readline().strip() not in ("", ",".join(FIELDS)):

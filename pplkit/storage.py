@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+import platform
 import secrets
 import subprocess
 import tempfile
@@ -88,7 +89,7 @@ def save_json(path: str | Path, content: object) -> None:
 
 def provenance(device: str | torch.device = "auto") -> dict[str, str | int | None]:
     """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name), the
-    dtype that training multiplies in there unless told otherwise, and the processor's cores and torch's threads on them.
+    dtype that training multiplies in there unless told otherwise, and the processor, its cores and torch's threads on them.
 
     The commit is the one at this process's first call: what is committed while a long run goes on is not what runs. It is
     "unknown" without git, and in an installed copy, even if that lies inside somebody else's repository.
@@ -96,8 +97,16 @@ def provenance(device: str | torch.device = "auto") -> dict[str, str | int | Non
     device = devices.resolve(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     dtype = "bfloat16" if devices.multiplies_bfloat16(device) else "float32"
-    return {"commit": _commit(), "torch": torch.__version__, "device": name, "dtype": dtype, "cores": os.cpu_count(),
-            "threads": torch.get_num_threads()}
+    return {"commit": _commit(), "torch": torch.__version__, "device": name, "dtype": dtype, "cpu": _cpu_name(),
+            "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def _cpu_name() -> str:
+    """Model name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @functools.cache

@@ -94,7 +94,8 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path, bad):
 
 def test_provenance_names_commit_versions_and_device():
     found = storage.provenance()
-    assert set(found) == {"commit", "torch", "device", "dtype", "cores", "threads"} and found["torch"] == torch.__version__
+    assert set(found) == {"commit", "torch", "device", "dtype", "cpu", "cores", "threads"}
+    assert found["torch"] == torch.__version__ and found["cpu"] and found["threads"] == torch.get_num_threads()
     assert re.fullmatch(r"unknown|[0-9a-f]{7,40}(-dirty)?|.+-g[0-9a-f]+(-dirty)?", found["commit"])
     assert found["device"] == "cpu" or torch.cuda.is_available()
 

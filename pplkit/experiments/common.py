@@ -237,8 +237,8 @@ def over_seeds(found: dict[int, dict[str, float]]) -> dict:
 
 
 def how_run(cells: dict[str, dict]) -> dict:
-    """Seconds in all of the steps that `once` kept, and the commits, versions, devices, dtypes, cores and threads they had."""
-    names = {"commits": "commit", **{name: name for name in ("torch", "device", "dtype", "cores", "threads")}}
+    """Seconds in all of the steps that `once` kept, and the commits, versions, devices, dtypes and processors they had."""
+    names = {"commits": "commit", **{name: name for name in ("torch", "device", "dtype", "cpu", "cores", "threads")}}
     return {"seconds": round(sum(cell["seconds"] for cell in cells.values()), 1),
             **{name: sorted({cell["run"].get(entry, "not recorded") for cell in cells.values()}, key=str)
                for name, entry in names.items()}}

@@ -60,7 +60,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
         device: "auto", "cpu", "cuda".
         fast: a few training steps only; the figures mean nothing.
         progress: show progress bars.
-        options: for `data.load`: size, channels, query_share, train_share.
+        options: for `data.load`: size, channels, query_share, train_share, workers, cache.
 
     Returns:
         JSON-able: "split" (manifest), "victims" (settings), "rows" (network codes): {"adsh clean": {scenario: {"mAP", "low",
@@ -82,7 +82,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
         generator.eval()
         twin = protect_split(split, lambda images: budget.protect(
             images, lambda x: photos.channel_pattern(generator, x), epsilon, norm,
-            device=next(generator.parameters()).device))
+            device=next(generator.parameters()).device, cache=options.get("cache")))
     else:
         raise ValueError("give a generator and an epsilon, or the folder of protected images")
     rows, victims = {}, {}

@@ -13,12 +13,9 @@ import statistics
 import time
 from pathlib import Path
 
-import torch
-
 from pplkit import data, pretrained
 from pplkit.explorer import EpsilonExplorer
 from pplkit.storage import provenance, save_json
-from tests.benchmarks.bench_retrieval import cpu_name
 
 OUTPUT = Path(__file__).parents[2] / "data" / "results" / "benchmark-explorer.json"
 QUERIES, DATABASE = 500, 2_000
@@ -55,8 +52,7 @@ def main() -> None:
     curve = time.perf_counter() - start
     after = moves(explorer, pause=0.0)
     explorer.close()
-    result = {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-              "load_average": os.getloadavg()[0], "queries": QUERIES, "database": DATABASE, "moves": MOVES,
+    result = {**provenance("cpu"), "load_average": os.getloadavg()[0], "queries": QUERIES, "database": DATABASE, "moves": MOVES,
               "while_computing": computing, "after": after, "open_s": round(opened, 2), "curve_complete_s": round(curve, 1),
               "curve_points_when_the_first_moves_ended": points}
     print(f"while computing: {computing}\nafter: {after}\nopen {opened:.2f} s, curve complete after {curve:.1f} s")

@@ -15,12 +15,10 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-import torch
 from playwright.sync_api import Page, expect, sync_playwright
 
 from pplkit.storage import provenance, save_json
 from tests.benchmarks.bench_explorer import DATABASE, QUERIES
-from tests.benchmarks.bench_retrieval import cpu_name
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "browser")]
@@ -84,8 +82,8 @@ def main() -> None:
             after = moves(seen.page, explorer)
             version = chromium.version
         chromium.close()
-    result = {**provenance(), "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-              "load_average": os.getloadavg()[0], "chromium": version, "queries": QUERIES, "database": DATABASE, "moves": MOVES,
+    result = {**provenance("cpu"), "load_average": os.getloadavg()[0], "chromium": version, "queries": QUERIES,
+              "database": DATABASE, "moves": MOVES,
               "while_computing": computing, "after": after, "curve_points_when_the_first_moves_ended": points}
     print(f"while computing: {computing} ({points} points of the curve known at the end)\nafter: {after}")
     save_json(output, result)

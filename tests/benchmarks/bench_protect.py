@@ -25,7 +25,6 @@ from pplkit.data import load
 from pplkit.folders import protect_folder
 from pplkit.hashing import HashingNetwork
 from pplkit.storage import provenance, save_json
-from tests.benchmarks.bench_retrieval import cpu_name
 
 OUTPUT = Path(__file__).parents[2] / "data" / "results" / "benchmark-protect.json"
 EPSILON = 0.3
@@ -122,10 +121,7 @@ def main() -> None:
     save_json(
         asked.output,
         {
-            **provenance(),
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
+            **provenance(device),
             "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "run_on": str(device),
             "epsilon": EPSILON,

@@ -11,7 +11,6 @@ order, so their mAP must lie between our worst and our best.
 
 import argparse
 import os
-import platform
 import statistics
 import time
 import warnings
@@ -138,14 +137,6 @@ def large(kind: str) -> dict:
     return {"codes": kind, "ours_s": seconds(mean_average_precision, *queries, *database, repeats=REPEATS)[0]}
 
 
-def cpu_name() -> str:
-    """Model name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Measure, print the table, store the figures."""
     parser = argparse.ArgumentParser(
@@ -178,10 +169,7 @@ def main() -> None:
     save_json(
         arguments.output,
         {
-            **provenance(),
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": threads,
+            **provenance("cpu"),
             "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "numpy": np.__version__,
             "torchmetrics": torchmetrics.__version__,

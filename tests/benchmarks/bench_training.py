@@ -27,7 +27,6 @@ from pplkit.game import Game
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing.network import build
 from pplkit.storage import provenance, save_json
-from tests.benchmarks.bench_retrieval import cpu_name
 
 OUTPUT = Path(__file__).parents[2] / "data" / "results" / "benchmark-training.json"
 TOLERANCE = 0.03  # of each loss, relative; in bfloat16 the smallest differed by 0.018
@@ -144,10 +143,7 @@ def main() -> None:
     save_json(
         arguments.output,
         {
-            **provenance(),
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
+            **provenance(device),
             "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "run_on": str(device),
             "bfloat16": bfloat16,

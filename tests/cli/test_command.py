@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pplkit import cli
-from pplkit.game import Game
 from pplkit.hashing import Victim
 
 
@@ -48,7 +47,7 @@ def test_memory_that_runs_out_anywhere_is_one_line(photos, train_words, tmp_path
         raise error
 
     monkeypatch.setattr(Victim, "_start", fails)
-    monkeypatch.setattr(Game, "__post_init__", fails)
+    monkeypatch.setattr(cli, "load", fails)
     words = ["evaluate", str(photos), "--generator", str(generator), "--size", "16", "--fast", "--quiet", "--device", "cpu",
              "--json", str(tmp_path / "result.json")]
     assert cli.main(words) == cli.WRONG_USE

@@ -29,6 +29,16 @@ def test_evaluate_prints_a_table_and_stores_it(photos, tmp_path, generator, caps
     assert cli.main(words) == cli.WRONG_USE and "--force overwrites it" in capsys.readouterr().err
 
 
+def test_decoding_in_processes_and_from_disk_changes_no_figure(photos, tmp_path, generator):
+    words = ["evaluate", str(photos), "--generator", str(generator), "--size", "24", "--bits", "8", "--fast", "--quiet"]
+    words.append("--json")
+    plain, mapped = tmp_path / "plain.json", tmp_path / "mapped.json"
+    assert cli.main([*words, str(plain)]) == cli.DONE
+    assert cli.main([*words, str(mapped), "--workers", "2", "--cache", str(tmp_path / "cache")]) == cli.DONE
+    assert json.loads(plain.read_text())["rows"] == json.loads(mapped.read_text())["rows"]
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 1
+
+
 def test_what_ends_evaluate_is_said_before_the_training_or_of_it(photos, tmp_path, generator, monkeypatch, capsys):
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt

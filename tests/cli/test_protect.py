@@ -69,6 +69,17 @@ def test_wrong_use_is_one_line_and_status_2(tmp_path, monkeypatch, generator, ca
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, generator, capsys):
+    (tmp_path / "in").mkdir()
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path / "closed")
+    (tmp_path / "closed").mkdir()
+    report = tmp_path / "closed" / "new" / "report.csv"
+    words = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--generator", str(generator), "--report", str(report)]
+    assert cli.main(words) == cli.WRONG_USE
+    assert f"cannot write the report {report}: give another place" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_generator_without_a_budget_needs_one(tmp_path, capsys):
     PerturbationGenerator(1, (4,)).save(tmp_path / "g.safetensors")
     (tmp_path / "in").mkdir()

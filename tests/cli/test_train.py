@@ -38,6 +38,15 @@ def test_train_does_not_write_onto_a_folder(train_words, tmp_path, capsys):
     assert f"{tmp_path} is a folder: GENERATOR is a file to write" in capsys.readouterr().err
 
 
+def test_train_reads_a_cache_as_it_reads_the_files(train_words, tmp_path):
+    outputs = [tmp_path / "plain.safetensors", tmp_path / "mapped.safetensors"]
+    for output, more in zip(outputs, ([], ["--workers", "2", "--cache", str(tmp_path / "cache")]), strict=True):
+        assert cli.main(train_words(output, "--epsilon", "0.1", *more)) == cli.DONE
+    plain, mapped = (PerturbationGenerator.load(path).state_dict() for path in outputs)
+    assert all(torch.equal(plain[name], mapped[name]) for name in plain)
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 1
+
+
 def test_train_passes_on_what_saves_memory_and_time(photos, tmp_path, monkeypatch):
     given = {}
 
