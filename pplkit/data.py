@@ -77,8 +77,9 @@ def load(
             class's database images, 0 < share <= 1, default 0.5. Each share takes at least one image.
             ``cifar10``: ``query`` (1000), ``database`` (None: all others) and ``train`` (10000) count images, for
             smaller runs. ``imagenet13``: ``size`` 64; ``database_per_class`` and ``query_per_class``, None for
-            ImageNet's own train and val part (the paper's counts are 1300 and 100, drawn from both); ``train``,
-            None for the paper's share of the database, 10,000 of 16,900; ``classes``, a list of WordNet numbers.
+            ImageNet's own train and val part (the paper's counts are 1300 and 100, drawn from both; ILSVRC 2012 has
+            at most 1300 + 50 of a class, so there 1250 and 100 are the nearest); ``train``, None for the paper's share
+            of the database, 10,000 of 16,900; ``classes``, a list of WordNet numbers.
             Sets of image files take ``workers`` (processes that decode, 0) and ``cache`` (None; a folder for the
             decoded pixels: the images are then mapped from disk, and query and database may be larger than memory).
 

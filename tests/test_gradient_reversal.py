@@ -1,6 +1,7 @@
 """pplkit.gradient_reversal: one backward pass through it is a simultaneous descent and ascent step."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -97,7 +98,8 @@ def test_under_autocast_the_gradient_is_exactly_negated():
         assert a.abs().max() > 0
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.skipif(
+    not shutil.which("g++"), reason="torch.compile makes machine code with a C++ compiler"))])
 def test_under_torch_compile(backend):
     def loss(x: Tensor, w: Tensor) -> Tensor:
         return (reverse_gradient(x * w, 2.0).tanh() * w).sum()
@@ -110,7 +112,7 @@ def test_under_torch_compile(backend):
         value.backward()
         results.append((value.detach(), x.grad, w.grad))
     for eager, compiled in zip(*results, strict=True):
-        assert torch.allclose(eager, compiled, rtol=1e-14, atol=0)
+        assert torch.allclose(eager, compiled, rtol=1e-12, atol=0)
     assert (results[0][1] < 0).all()
 
 

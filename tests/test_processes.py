@@ -1,5 +1,6 @@
 """pplkit.processes: two processes play the game of one."""
 
+import functools
 import os
 import socket
 import subprocess
@@ -15,16 +16,19 @@ import torch
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 
+from pplkit.game import Game
 from pplkit.processes import Processes, current, free_port
 
 # Both the parent and the two processes run this: a game with and one without batch normalisation in its surrogates. SGD, since
 # Adam turns a rounding difference of a gradient that is almost 0 into a whole step; small steps where 52 normalised layers on
-# 8 images make such differences grow. The gradients are compared by their norms, in the history.
+# 8 images make such differences grow. The gradients are compared by their norms, in the history. The third game is compiled,
+# but not to machine code, which would cost half a minute.
 PROGRAM = textwrap.dedent("""
-    import json, sys
+    import functools, json, sys
     import torch
     from safetensors.torch import save_file
     from pplkit.data import ImageSet
+    from pplkit.game import Game
     from pplkit.training import PPLConfig, train_ppl
 
     random = torch.Generator().manual_seed(0)
@@ -35,27 +39,28 @@ PROGRAM = textwrap.dedent("""
     data = ImageSet(images.to(torch.uint8), labels)
 
     def play(folder):
-        for backbone, warm, rate in (("two_conv", 2, 0.01), ("mobilenet_v3_small", 0, 1e-5)):
-            calls = []
+        for name, warm, rate in (("two_conv", 2, 0.01), ("mobilenet_v3_small", 0, 1e-5), ("two_conv-compiled", 2, 0.01)):
+            calls, backbone = [], name.removesuffix("-compiled")
             config = PPLConfig(backbone=backbone, warmup_steps=warm, steps=4, batch_size=8, widths=(4, 4), optimiser="sgd",
                                code_lengths=(4, 8), generator_learning_rate=rate, surrogate_learning_rate=rate,
                                refresh_every=3, generator_average=0.5, clean=0.5, restart_every=(0, 2),
                                generator_schedule="cosine", autocast=False, checkpoint_every=2)
             stop = lambda step, run: calls.append(step) or (False if backbone == "two_conv" and step == 4 else None)
-            run = train_ppl(data, config, device="cpu", progress=False, callback=stop,
-                            checkpoint=f"{folder}/{backbone}.checkpoint.safetensors")
-            names = {"generator": run.generator, "first": run.surrogates[0], "second": run.surrogates[1]}
-            state = {f"{name}/{key}": value.contiguous() for name, network in names.items()
+            run = train_ppl(data, config, device="cpu", progress=False, callback=stop, compiled=name != backbone,
+                            checkpoint=f"{folder}/{name}.checkpoint.safetensors")
+            players = {"generator": run.generator, "first": run.surrogates[0], "second": run.surrogates[1]}
+            state = {f"{player}/{key}": value.contiguous() for player, network in players.items()
                      for key, value in network.state_dict().items()}
-            state |= {f"history/{name}": torch.tensor(series) for name, series in run.history.items()}
-            yield backbone, state, calls
+            state |= {f"history/{what}": torch.tensor(series) for what, series in run.history.items()}
+            yield name, state, calls
 
     if __name__ == "__main__":
+        Game.compile = functools.partialmethod(Game.compile, backend="aot_eager")
         folder = sys.argv[1]
-        for backbone, state, calls in play(folder):
+        for name, state, calls in play(folder):
             from pplkit.processes import current
-            save_file(state, f"{folder}/{backbone}-{current().rank}-of-{current().count}.safetensors")
-            with open(f"{folder}/calls-{backbone}-{current().rank}.json", "w") as file:
+            save_file(state, f"{folder}/{name}-{current().rank}-of-{current().count}.safetensors")
+            with open(f"{folder}/calls-{name}-{current().rank}.json", "w") as file:
                 json.dump(calls, file)
         tiny = PPLConfig(warmup_steps=0, steps=4, batch_size=8, widths=(4, 4), autocast=False, checkpoint_every=2)
         first = f"{folder}/first.safetensors"
@@ -86,29 +91,31 @@ def played(tmp_path_factory) -> tuple[Path, dict]:
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     namespace: dict = {"__name__": "alone"}
     exec(PROGRAM, namespace)
-    alone = {backbone: state for backbone, state, _ in namespace["play"](folder / "alone")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Game, "compile", functools.partialmethod(Game.compile, backend="aot_eager"))
+        alone = {name: state for name, state, _ in namespace["play"](folder / "alone")}
     said, _ = launched.communicate(timeout=120)
     assert launched.returncode == 0, said
     return folder, alone
 
 
-@pytest.mark.parametrize("backbone", ["two_conv", "mobilenet_v3_small"])
-def test_two_processes_end_with_the_weights_of_one(played, backbone):
+@pytest.mark.parametrize("game", ["two_conv", "mobilenet_v3_small", "two_conv-compiled"])
+def test_two_processes_end_with_the_weights_of_one(played, game):
     folder, alone = played
-    states = [load_file(folder / f"{backbone}-{rank}-of-2.safetensors") for rank in (0, 1)]
-    assert states[0].keys() == alone[backbone].keys()
-    for name, expected in alone[backbone].items():
+    states = [load_file(folder / f"{game}-{rank}-of-2.safetensors") for rank in (0, 1)]
+    assert states[0].keys() == alone[game].keys()
+    for name, expected in alone[game].items():
         assert torch.equal(states[0][name], states[1][name]), name  # they never drift apart
         assert torch.allclose(states[0][name].double(), expected.double(), atol=2e-5, rtol=3e-4), name
-    moved = alone[backbone]["history/perturbation"]
-    assert len(moved) == (2 if backbone == "two_conv" else 4)  # the callback of the first process ended both
+    moved = alone[game]["history/perturbation"]
+    assert len(moved) == (4 if game == "mobilenet_v3_small" else 2)  # the callback of the first process ended both
 
 
 def test_only_the_first_process_writes_and_calls_back(played):
     folder, _ = played
     assert (folder / "calls-two_conv-0.json").read_text() == "[2, 4]"
     assert (folder / "calls-two_conv-1.json").read_text() == "[]"
-    assert len(list(folder.glob("*.checkpoint.safetensors"))) == 2
+    assert len(list(folder.glob("*.checkpoint.safetensors"))) == 3
 
 
 @pytest.mark.parametrize(("rank", "step"), [(0, 2), (1, 0)])
