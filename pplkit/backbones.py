@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pplkit import device as devices
 from pplkit.storage import read_tensors
 
 if TYPE_CHECKING:  # loading it takes seconds, and most work needs none of its networks
@@ -235,7 +236,7 @@ def _load_weights(body: nn.Module, name: str, weights: str, first: str) -> None:
         state = choice.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(choice.url).name
-        if cache.is_file():
+        if cache.is_file() and not isinstance(error, PermissionError) and not devices.is_out_of_memory(error):
             raise ValueError(f"the weights {weights} of {name} at {cache} are damaged ({error}): delete the file, and they are "
                              "fetched again") from error
         raise FileNotFoundError(

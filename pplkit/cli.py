@@ -21,7 +21,7 @@ from pplkit.data import RetrievalSplit, load
 from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
 from pplkit.paper import METHODS
-from pplkit.storage import provenance, save_json
+from pplkit.storage import can_write, provenance, save_json
 from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, train_ppl
 
 PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
@@ -274,7 +274,7 @@ def run_evaluate(asked: argparse.Namespace) -> int:
     path = asked.json or folder.with_name(f"{folder.name}-evaluation.json")
     if path.exists() and not asked.force:
         raise FileExistsError(f"{path} exists: --force overwrites it, --json names another file")
-    if not os.access(next(place for place in path.absolute().parents if place.exists()), os.W_OK):  # training comes first
+    if not can_write(path.absolute()):  # training comes first
         raise PermissionError(f"cannot write {path}: --json names another file")
     if asked.protected is not None:
         for option in ("generator", "epsilon", "norm"):
@@ -316,13 +316,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("always", CollapseWarning)
             warnings.showwarning = show
             return asked.run(asked)
-    except (ValueError, OSError, OutOfMemory) as error:
+    except (ValueError, OSError) as error:
         print(f"pplkit {asked.command}: {error}", file=sys.stderr)
         return WRONG_USE
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
-        print(f"pplkit {asked.command}: {_memory_help(asked)}", file=sys.stderr)
+        named = isinstance(error, OutOfMemory) and asked.command == "train"  # evaluate has no option for the victims' batch
+        print(f"pplkit {asked.command}: {error if named else _memory_help(asked)}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:
         then = "nothing was kept" if asked.command == "evaluate" else "the same command goes on from here"

@@ -131,10 +131,10 @@ class PPLConfig:
             raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
         if not is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
-        for name, value in vars(self).items():  # what means the same shall be equal
+        for name, value in vars(self).items():  # lists equal tuples, and False equals None
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "full_resolution", self.full_resolution or None)
+        object.__setattr__(self, "full_resolution", bool(self.full_resolution) or None)
 
     def per_surrogate(self, name: str) -> tuple:
         """The setting `name`, which may be given once for all surrogates, as one value per surrogate."""

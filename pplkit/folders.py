@@ -24,7 +24,7 @@ from pplkit.photos import Picture
 from pplkit.preconditions import check_whole
 from pplkit.progress import progress_bar
 from pplkit.sources import DESKTOP_FILES
-from pplkit.storage import write_bytes
+from pplkit.storage import can_write, write_bytes
 
 FIELDS = ("file", "status", "output", "width", "height", "channels", "alpha", "l_inf", "psnr", "ssim", "epsilon", "norm",
           "pattern_size", "generator", "source_sha256", "output_sha256", "note")
@@ -164,7 +164,7 @@ def list_files(source: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def fingerprint(generator: PerturbationGenerator) -> str:
-    """First 16 hexadecimal digits of the sha256 over a generator's weights."""
+    """First 16 hexadecimal digits of the sha256 over a generator's form and weights."""
     form = (generator.channels, generator.widths) + (("full",) if generator.full_resolution else ())
     digest = hashlib.sha256(repr(form).encode())
     for name, tensor in sorted(generator.state_dict().items()):
@@ -201,7 +201,7 @@ def _check_places(source: str | Path, target: str | Path, report: str | Path | N
         raise ValueError(f"the report {report} would lie among the pictures to protect: give another place")
     if report.is_dir():
         raise ValueError(f"the report {report} is a folder: give a file name")
-    if not os.access(next(place for place in report.parents if place.exists()), os.W_OK):
+    if not can_write(report):
         raise PermissionError(f"cannot write the report {report}: give another place")
     if report.exists() and not force:
         with open(report, newline="", encoding="utf-8", errors="surrogateescape") as file:

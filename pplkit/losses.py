@@ -45,9 +45,9 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
     else:
         similar = labels.float() @ other.float().T > 0  # (B, N)
     ones = similar.to(dtype)
-    count = ones.sum()
-    dissimilar = ones.numel() - count
-    r = torch.where(dissimilar > 0, count / dissimilar.clamp_min(1), torch.ones_like(count)) if balanced else 1.0
+    count = similar.sum()
+    dissimilar = similar.numel() - count
+    r = torch.where(dissimilar > 0, count.double() / dissimilar.clamp_min(1), 1.0).to(dtype) if balanced else 1.0
     return ones - r * (1 - ones)
 
 
@@ -217,7 +217,8 @@ def smmd(clean_codes: Tensor, adversarial_codes: Tensor, similarity: Tensor, ker
 def mmd(clean_codes: Tensor, adversarial_codes: Tensor, kernel: Kernel | None = None) -> Tensor:
     """Squared maximum mean discrepancy, V-statistic (Gretton et al. 2012, eq. 5): S of all ones, so it never sees a class.
 
-    MMD² = mean_ij k(x_i, x_j) + mean_ij k(z_i, z_j) − 2 mean_ij k(x_i, z_j) ≥ 0 (up to rounding). Args and errors as `smmd`.
+    MMD² = mean_ij k(x_i, x_j) + mean_ij k(z_i, z_j) − 2 mean_ij k(x_i, z_j) ≥ 0 (up to rounding). Args, dtype of the result and
+    errors as `smmd`.
     """
     kernels = _joint_kernels(clean_codes, adversarial_codes, kernel or multi_gaussian_kernel())
     return _weighted_discrepancy(kernels, torch.ones_like(kernels[0]))
@@ -235,7 +236,7 @@ def cdd(clean_codes: Tensor, adversarial_codes: Tensor, labels: Tensor, kernel: 
         kernel: as `smmd`.
 
     Returns:
-        scalar; of a single class only the first term, 0 for an empty batch.
+        scalar, of half-precision codes float32; of a single class only the first term, 0 for an empty batch.
 
     Raises:
         ValueError: codes of different shapes, labels that are not (B,).

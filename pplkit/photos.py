@@ -138,8 +138,9 @@ def picture_pattern(generator: PerturbationGenerator, pixels: Tensor, *, tile: i
     Args:
         generator: in eval mode.
         pixels: uint8 (1, C, H, W).
-        tile: larger pictures are cut into tiles of this side, so that memory stays bounded. Tiles overlap by more than the
-            generator can see; the result is that of the whole picture. A multiple of 2 ** (generator's stages).
+        tile: larger pictures are cut into tiles of this side, so that memory stays bounded (a colour generator of full
+            resolution needs about a gigabyte for each of a few activations). Tiles overlap by more than the generator can see;
+            the result is that of the whole picture. A multiple of 2 ** (generator's stages).
         pattern_size: None: the pattern is made at the picture's own size. Else it is made on the picture reduced until its
             shorter side has this many pixels, and enlarged again (bilinear): such a coarse pattern survives a search engine
             that shrinks what it finds. Smaller pictures keep their size.

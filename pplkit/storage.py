@@ -87,6 +87,12 @@ def save_json(path: str | Path, content: object) -> None:
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
+def can_write(path: Path) -> bool:
+    """Whether a file could be written at an absolute `path`, whose folders need not exist yet."""
+    place = next(folder for folder in path.parents if folder.exists())
+    return place.is_dir() and os.access(place, os.W_OK)
+
+
 def provenance(device: str | torch.device = "auto") -> dict[str, str | int | None]:
     """What a stored result must say about the run: commit of the source tree, torch version, device (of a GPU its name), the
     dtype that training multiplies in there unless told otherwise, and the processor, its cores and torch's threads on them.

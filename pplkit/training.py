@@ -96,7 +96,7 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
             configuration or other images, or one that not all processes see.
         FileExistsError: `checkpoint` exists and `resume` is False.
         TrainingDiverged: a loss is NaN or infinite; names term and step, the last good checkpoint stays.
-        OutOfMemory: the batch, or the training set, is too large for the device; names the batch size to try.
+        OutOfMemory: the batch, or the training set, is too large for the device; names what to lower.
 
     Warns:
         CollapseWarning: all codes near 0 or all equal; says what to change.

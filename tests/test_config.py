@@ -93,7 +93,7 @@ def test_impossible_settings_are_refused(name, bad):
     assert str(error.value).startswith(f"{name} must be ") and str(error.value).endswith(f"got {bad!r}")
 
 
-def test_what_means_the_same_is_equal():
+def test_lists_equal_tuples_and_false_equals_none():
     lists = PPLConfig(code_lengths=[8, 4], widths=[4, 4], surrogate_learning_rate=[1e-3, 0.0], full_resolution=False)
     assert lists == PPLConfig(code_lengths=(8, 4), widths=(4, 4), surrogate_learning_rate=(1e-3, 0.0)) and hash(lists)
 

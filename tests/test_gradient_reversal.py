@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,9 +100,12 @@ def test_under_autocast_the_gradient_is_exactly_negated():
         assert a.abs().max() > 0
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.skipif(
-    not shutil.which("g++"), reason="torch.compile makes machine code with a C++ compiler"))])
-def test_under_torch_compile(backend):
+BUILDS = shutil.which("g++") and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
+
+
+@pytest.mark.parametrize("backend, rtol", [("eager", 1e-14), ("aot_eager", 1e-14), pytest.param("inductor", 1e-12, marks=(
+    pytest.mark.skipif(not BUILDS, reason="to make machine code torch.compile needs g++ and Python's headers")))])
+def test_under_torch_compile(backend, rtol):
     def loss(x: Tensor, w: Tensor) -> Tensor:
         return (reverse_gradient(x * w, 2.0).tanh() * w).sum()
 
@@ -112,7 +117,7 @@ def test_under_torch_compile(backend):
         value.backward()
         results.append((value.detach(), x.grad, w.grad))
     for eager, compiled in zip(*results, strict=True):
-        assert torch.allclose(eager, compiled, rtol=1e-12, atol=0)
+        assert torch.allclose(eager, compiled, rtol=rtol, atol=0)
     assert (results[0][1] < 0).all()
 
 

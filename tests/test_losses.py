@@ -88,6 +88,8 @@ def test_similarity_matrix_equals_a_double_loop(form, balanced, two_sets):
     given = LABELS[form], torch.tensor(columns) if two_sets else None
     exact = similarity_matrix(*given, balanced=balanced, dtype=torch.float64)
     assert exact.dtype == torch.float64 and torch.allclose(exact, expected, rtol=0, atol=1e-10)
+    many = similarity_matrix(torch.arange(512) % 4, balanced=True, dtype=torch.float16)  # counts beyond float16
+    assert many.unique().tolist() == pytest.approx([-1 / 3, 1], rel=1e-3)
     usual = similarity_matrix(*given, balanced=balanced)
     assert usual.dtype == torch.float32 and torch.allclose(usual.double(), expected, rtol=1e-6, atol=0)
 

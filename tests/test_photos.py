@@ -196,10 +196,12 @@ def test_any_size_and_channels_stay_within_the_budget(height, width, channels, o
     assert (protected.pixels != pixels).any() or height * width == 1
 
 
+@pytest.mark.parametrize("full_resolution", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("height, width", [(37, 50), (160, 161), (200, 75)])
-def test_tiles_give_the_pattern_of_the_whole_picture(height, width, channels):
+def test_tiles_give_the_pattern_of_the_whole_picture(height, width, channels, full_resolution):
     network = generator(channels)
+    network.full_resolution = full_resolution
     pixels = torch.randint(0, 256, (1, channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         whole = network(budget.to_float(pixels))

@@ -13,7 +13,7 @@ import notebook_rules as rules
 
 from pplkit.experiments import table1
 from pplkit.experiments.common import networks
-from pplkit.experiments.transfer import trained_on
+from pplkit.experiments.transfer import NETWORKS
 from pplkit.paper import METHODS, TOLERANCE, at_least_as_good, in_domain
 
 
@@ -106,7 +106,7 @@ def games_table(root: Path = rules.ROOT) -> str:
     for name, changed in tables.items():
         stored = _stored(root, f"table1-fashion-mnist{name}")
         met, strictly, total = _cells_met(stored)
-        lines.append(f"| `{stored.get('regime', 'reference')}`{changed} | `{stored['generator']['backbone']}` "
+        lines.append(f"| `{stored['regime']}`{changed} | `{stored['generator']['backbone']}` "
                      f"| {met} of {total} | {strictly} | {_alone(stored)} | {table1.cross_domain_ratio(stored['cells']):.2f} |")
     return "\n".join(lines)
 
@@ -152,7 +152,7 @@ def apart_table(root: Path = rules.ROOT) -> str:
         stored = _stored(root, f"table1-fashion-mnist{name}")
         rows = table1.compared([{**row, "mAP": row["seeds"]["0"]} for row in stored["cells"] if row["bits"] == 16])
         means = " | ".join(_mean(rows, group) for group in ACROSS)
-        lines.append(f"| `{stored.get('regime', 'reference')}` | `{stored['generator']['backbone']}` "
+        lines.append(f"| `{stored['regime']}` | `{stored['generator']['backbone']}` "
                      f"| {sum(row['met'] for row in rows)} | {means} |")
     return "\n".join(lines)
 
@@ -192,7 +192,7 @@ def colour_table(name: str, root: Path = rules.ROOT) -> str:
     devices = ", ".join(sorted({device for run in stored["runs"].values() for device in run["device"]}))
     run = (f"{images['database']:,} database images, {images['train']:,} of them for training, {images['query']:,} queries, "
            f"ε = {stored['generator']['epsilon']:g}, {networks(stored['generator']['backbone'])} for surrogates and victims, "
-           f"the game ({stored.get('regime', 'reference')}) in batches of {stored['generator']['batch_size']}, "
+           f"the game ({stored['regime']}) in batches of {stored['generator']['batch_size']}, "
            f"{seeds} seed{'s' if seeds > 1 else ''}, {devices}")
     network = [row for row in stored["cells"] if (row["method"], row["codes"], row["bits"]) == ("adsh", "network", 16)]
     domains = ", ".join(f"{row['task']} {row['mAP']:.3f}" for row in network if row["train"] == "clean")
@@ -216,7 +216,7 @@ def figures_table(root: Path = rules.ROOT) -> str:
         return list(dict.fromkeys(c["network"] for c in stored["cells"]))
 
     def met(stored: dict) -> str:
-        measured = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in stored["cells"] if trained_on(c) == "clean"}
+        measured = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in stored["cells"] if c["train"] == "clean"}
         return "; ".join(f"{method.upper()} " + ", ".join(
             f"{network} " + "/".join(f"{measured[method, network, scenario]:.2f}" for scenario in ("C->C", "C->A", "A->C"))
             for network in victims(stored)) for method in METHODS)
@@ -225,16 +225,18 @@ def figures_table(root: Path = rules.ROOT) -> str:
         stored = _stored(root, f"transfer-{origin}-to-{dataset}")
         own = {(c["method"], c["task"]): c["mAP"] for c in _stored(root, f"table1-{dataset}")["cells"]
                if (c["train"], c["codes"], c["bits"]) == ("clean", "network", 16)}
-        rows = [c for c in stored["cells"] if c["method"] == "adsh"]
+        rows = [c for c in stored["cells"] if (c["method"], c["train"]) == ("adsh", "clean")]
         return f"ADSH {rows[0]['mAP']:.2f} in C->C, " + ", ".join(
             f"{c['scenario']} {c['mAP']:.2f} (own generator {own['adsh', c['scenario']]:.2f})" for c in rows[1:])
 
     def mixtures(dataset: str) -> str:
         worst: dict[tuple[str, float], float] = {}
-        for c in _stored(root, f"ratio-{dataset}")["cells"]:
+        stored = _stored(root, f"ratio-{dataset}")
+        for c in stored["cells"]:
             worst[c["method"], c["share"]] = min(worst.get((c["method"], c["share"]), 1.0), c["mAP"])
-        return "worst scenario " + ", ".join(f"{m.upper()} {worst[m, 0.0]:.2f} at share 0, {worst[m, 0.1]:.2f} at 0.1, "
-                                             f"{worst[m, 0.5]:.2f} at 0.5" for m in METHODS)
+        shown = (f"{m.upper()} {worst[m, 0.0]:.2f} at share 0, {worst[m, 0.1]:.2f} at 0.1, {worst[m, 0.5]:.2f} at 0.5"
+                 for m in METHODS)
+        return f"{TITLES[dataset]}, {networks(stored['backbone'])}: worst scenario {', '.join(shown)}"
 
     def visible(dataset: str, epsilons: Iterable[float]) -> str:
         pairs: dict[float, list[dict]] = {}
@@ -267,10 +269,8 @@ def figures_table(root: Path = rules.ROOT) -> str:
            f"{TITLES[origin]} to {TITLES[dataset]}, two_conv from random weights: {carried_over(origin, dataset)}",
            f"transfer --origin {origin} --dataset {dataset} --networks two_conv")
           for origin, dataset in (("imagenet13", "cifar10"), ("cifar10", "imagenet13"))),
-        ("5", "ratio-fashion-mnist.png", both, f"Fashion-MNIST, two_conv from random weights: {mixtures('fashion-mnist')}",
-         "ratio"),
-        ("5", "ratio-cifar10.png", both, f"CIFAR-10, two_conv from random weights: {mixtures('cifar10')}",
-         "ratio --dataset cifar10"),
+        ("5", "ratio-fashion-mnist.png", both, mixtures("fashion-mnist"), "ratio"),
+        ("5", "ratio-cifar10.png", both, mixtures("cifar10"), "ratio --dataset cifar10"),
         ("6", "epsilon-fashion-mnist.png", drops,
          "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
          + f" (one generator scaled, {seeds} seeds); A->A of searchers trained on protected images, ADSH and DSDH, from "
@@ -283,7 +283,7 @@ def figures_table(root: Path = rules.ROOT) -> str:
         stored = _stored(root, f"pairs-{name}")
         made = dict.fromkeys(str(c["epsilon"]) for c in stored["cells"])
         rows.append(("7", numbers, subtle,
-                     f"{TITLES[name]}, one image per class, surrogates {networks(stored['generator']['backbone'])}: "
+                     f"{TITLES[name]}, one image per class, surrogates {networks(stored['backbone'])}: "
                      f"{visible(name, epsilons)}",
                      f"pairs --dataset {name} --epsilons {' '.join(made)}"))
     table = "\n".join(["| Figure | the paper says | ours, one seed unless stated | made by |", "|---|---|---|---|",
@@ -292,10 +292,11 @@ def figures_table(root: Path = rules.ROOT) -> str:
     last = victims(transfer)[-1]
     minutes = {network: sum(cell["seconds"] for name, cell in transfer["runs"]["0"].items() if name.split()[1] == network) / 60
                for network in victims(transfer)}
+    added = "" if last in NETWORKS else ", which is not among the command's default networks"
     mixing = sum(run["seconds"] for run in _stored(root, "ratio-fashion-mnist")["runs"].values()) / 60
     return (f"{table}\n\nOn two CPU cores the victims of Fig. 3 on Fashion-MNIST took {sum(minutes.values()):.0f} minutes, "
-            f"{minutes[last]:.0f} of them those of {last}, which is not among the command's default networks, and the victims "
-            f"of Fig. 5 {mixing:.0f}; the generator is the reference's.")
+            f"{minutes[last]:.0f} of them those of {last}{added}, and the victims of Fig. 5 {mixing:.0f}; the generator is the "
+            "reference's.")
 
 
 def speed_table(root: Path = rules.ROOT) -> str:

@@ -19,7 +19,6 @@ from pplkit import device as devices
 from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit
-from pplkit.device import OutOfMemory
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
 from pplkit.storage import provenance, read_tensors, save_json, write_bytes
@@ -75,7 +74,7 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
         budget: ε of this run, None if the file's name has it, or the file has several.
         parts: entries of the file that hold cells.
         same: other entries of the file that this run must have, too; entries that an older file has not are not compared.
-        columns: name of an entry of the cells -> its values in this run; older cells without such an entry are not compared.
+        columns: name of an entry of the cells -> its values in this run.
     """
     if not path.exists():
         return
@@ -93,7 +92,7 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
             options.error(f"{path} was made with {name} {stored[name]}, this run has {value}: take the same, {remedy}")
     cells = [cell for part in parts for cell in stored[part]]
     found = {"seeds": ({int(seed) for cell in cells for seed in cell.get("seeds", ())}, seeds)}
-    found |= {name: ({cell[name] for cell in cells if name in cell}, values) for name, values in columns.items()}
+    found |= {name: ({cell[name] for cell in cells}, values) for name, values in columns.items()}
     for name, (there, here) in found.items():
         if lost := sorted(there - set(here), key=str):
             options.error(f"{path} has {name} {lost} that this run has not: name them, too, {remedy}")
@@ -189,8 +188,10 @@ def command(main: Callable[[], None]) -> None:
     """Run an experiment from the command line: what a user can mend is said in a line, without a traceback (exit status 2)."""
     try:
         main()
-    except (ValueError, OSError, OutOfMemory) as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, (ValueError, OSError)) and not devices.is_out_of_memory(error):
+            raise
+        print(f"{Path(sys.argv[0]).stem}: {error or 'out of memory'}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -28,6 +28,7 @@ from pplkit.experiments import table1
 from pplkit.experiments.common import (
     command,
     exact,
+    home,
     how_run,
     keep_stored,
     make_victim,
@@ -64,14 +65,16 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
     """
     split = load(dataset, root, seed=seed)
     config = table1.configuration(dataset, seed, trained_at, fast)
-    folder = work / f"table1-{slug(dataset)}-{config.epsilon:g}" / f"seed{seed}"
+    folder = table1.game_folder(work, dataset, seed, config.epsilon)
+    clean = work / f"clean-{home(dataset)}" / f"seed{seed}"
 
     @functools.cache
     def sweeps() -> dict[str, EpsilonSweep]:  # when the first ε is not there yet
         run = table1.train_generator(split, config, folder, device)
         patterns = Patterns(run.generator, split.query, split.database)
         return {f"{method} {domain}": EpsilonSweep(
-                    _victim(method, domain, split, patterns, seed, folder, device, fast, config), patterns, config.norm)
+                    _victim(method, domain, split, patterns, seed, clean if domain == "clean" else folder / domain, device,
+                            fast, config), patterns, config.norm)
                 for method in METHODS for domain in TRAIN_DOMAINS}
 
     def measure(epsilon: float) -> dict:
@@ -90,11 +93,10 @@ def _victim(method: str, domain: str, split: RetrievalSplit, patterns: Patterns,
             fast: bool, config: PPLConfig) -> Victim:
     """The 16-bit victim of a train domain, trained here if it is not in `folder` yet."""
     if domain == "clean":
-        clean = folder.parent.parent / f"clean-{slug(split.name)}" / folder.name
-        return table1.trained_victim(method, BITS, seed, split, split.train, clean, device, fast)
+        return table1.trained_victim(method, BITS, seed, split, split.train, folder, device, fast)
     protected = patterns.protect("database", config.epsilon, config.norm, split.train_index)
     train = dataclasses.replace(split.train, images=protected)
-    return table1.trained_victim(method, BITS, seed, split, train, folder / domain, device, fast,
+    return table1.trained_victim(method, BITS, seed, split, train, folder, device, fast,
                                  generator=dataclasses.asdict(config))
 
 

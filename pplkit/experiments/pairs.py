@@ -18,7 +18,7 @@ from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
 from pplkit.experiments.common import add_colour, command, keep_stored, networks, parse, parser, place, save_figure
-from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of
+from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, other_game
 from pplkit.storage import provenance, save_json
 
 EPSILONS = (0.05, 0.1, 0.15, 0.3)
@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load),
                 same={"dataset": asked.dataset, "seed": seed, "generator": dataclasses.asdict(config)}, epsilon=asked.epsilons)
     split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
-    run, _, _ = generator_of(asked.dataset, split, seed, asked.trained_at, asked.work, asked.device, asked.fast, asked.backbone,
-                             dict(asked.load), **how)
+    run, _, taken = generator_of(asked.dataset, split, seed, asked.trained_at, asked.work, asked.device, asked.fast,
+                                 asked.backbone, dict(asked.load), **how)
     chosen = first_of_each_class(split.query)
     clean = split.query.images[chosen]  # (K, C, H, W)
     shown, cells = {"clean": clean}, []
@@ -90,9 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
                   for k, row in enumerate(chosen)]
     save_json(asked.out / f"{name}.json", {
         "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)} with "
-                f"{networks(asked.backbone)}",
-        "dataset": asked.dataset, "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config),
-        "run": provenance(asked.device), "cells": cells})
+                f"{networks(asked.backbone)}{other_game(asked.regime, how['game'])}",
+        "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": how["game"], "taken": taken,
+        "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config), "run": provenance(asked.device),
+        "cells": cells})
     plots.use_style()
     save_figure(asked.out / f"{name}.png", figure(shown), dpi=110)
     for epsilon in asked.epsilons:

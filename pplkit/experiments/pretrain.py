@@ -26,7 +26,7 @@ from pplkit import device as devices
 from pplkit.budget import to_float
 from pplkit.checkpoints import fill_optimiser, optimiser_tensors
 from pplkit.data import ImageSet, RetrievalSplit, load
-from pplkit.experiments.common import add_colour, command, keep_stored, parse, parser, place
+from pplkit.experiments.common import add_colour, command, home, keep_stored, parse, parser, place
 from pplkit.progress import progress_bar
 from pplkit.storage import provenance, read_tensors, save_json, save_tensors
 
@@ -161,7 +161,7 @@ def _rate(progress: float, rising: float = 0.1) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Train, write the weights, print the backbone's name with them."""
     options = parser(__doc__.splitlines()[0])
-    add_colour(options)
+    add_colour(options, of="the classifier")
     options.add_argument("--passes", type=int, default=Settings.passes, help="over the database's images")
     options.add_argument("--weights", type=Path, default=Path("build/pretrained"), help="folder for the weights")
     asked = parse(options, arguments)
@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         settings = Settings(backbone=asked.backbone if weights else name, passes=1 if asked.fast else asked.passes, seed=seed)
         result = asked.out / f"pretrain-{place(asked.dataset, name)}-{seed}{'-fast' if asked.fast else ''}.json"
         keep_stored(options, result, [seed], parts=(), same={"settings": dataclasses.asdict(settings), "split": split.manifest})
-        state = asked.work / f"pretrain-{place(asked.dataset, name)}" / f"seed{seed}.safetensors"
+        state = asked.work / f"pretrain-{home(asked.dataset, name, dict(asked.load))}" / f"seed{seed}.safetensors"
         features, right = pretrain(split, settings, state, asked.device)
         weights = features.state_dict()
         digest = hashlib.sha256(b"".join(w.cpu().contiguous().numpy().tobytes() for w in weights.values())).hexdigest()[:8]

@@ -39,7 +39,7 @@ from pplkit.experiments.common import (
     save_figure,
     summary,
 )
-from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, trained_victim
+from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, other_game, trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
@@ -73,16 +73,19 @@ def mixed(clean: ImageSet, protected: Tensor, share: float, seed: int) -> ImageS
 
 
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, shares: Iterable[float], work: Path, device: str,
-             fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
-             **how: object) -> dict[str, dict]:
-    """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share; `how` as `generator_of`."""
+             fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None, regime: str = "reference",
+             game: dict[str, object] | None = None, **how: object) -> dict[str, dict]:
+    """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share.
+
+    `regime`, `game` and `how` as for `table1.generator_of`.
+    """
     split = load(dataset, root, seed=seed, **(options or {}))
     check_pretraining(backbone, split)
-    run, folder, taken = generator_of(dataset, split, seed, epsilon, work, device, fast, backbone, options, **how)
+    run, folder, taken = generator_of(dataset, split, seed, epsilon, work, device, fast, backbone, options, regime, game, **how)
     twin = protect_split(split, lambda images: run.protect(images, cache=(options or {}).get("cache")))
     generator = dataclasses.asdict(run.config)
-    steps = work / (f"ratio-{home(dataset, backbone, options)}-{run.config.epsilon:g}"
-                    f"{game_suffix(how.get('regime', 'reference'), how.get('game'))}")
+    steps = work / f"ratio-{home(dataset, backbone, options)}-{run.config.epsilon:g}{game_suffix(regime, game)}"
+    steps = steps / folder.name if taken else steps
     cells = {}
     tasks = [(method, share) for method in METHODS for share in shares]
     for method, share in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
@@ -161,12 +164,14 @@ def main(arguments: list[str] | None = None) -> None:
             f"{'-fast' if asked.fast else ''}")
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone, how["regime"], how["game"])
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), config.epsilon,
-                same={"dataset": asked.dataset}, share=asked.shares)
+                same={"dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone}, share=asked.shares)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load), **how) for seed in asked.seeds}
     stored = {
-        "what": title(asked.dataset, asked.backbone, config.epsilon),
-        "dataset": asked.dataset, "load": dict(asked.load),
+        "what": title(asked.dataset, asked.backbone, config.epsilon) + other_game(asked.regime, how["game"]),
+        "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": how["game"],
+        "taken": {str(seed): next(iter(cells.values()))["key"]["taken"] for seed, cells in seeds.items()},
+        "load": dict(asked.load),
         "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"],
         "generator": dataclasses.asdict(config),
         "runs": {str(seed): how_run(cells) for seed, cells in seeds.items()},

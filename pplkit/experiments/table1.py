@@ -165,17 +165,17 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     check_pretraining(backbone, split)  # pretrained on the database, weights know validation queries, too
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
     clean = work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}"
-    work = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game)
+    taken = file_digest(generators, seed)
+    work = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game, taken)
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
-    taken = None if generators is None else shipped_generator(generators, seed, config, whole)
-    key = {"generator": dataclasses.asdict(config), "split": split.manifest,
-           "taken": None if taken is None else hashlib.sha256(generator_file(generators, seed).read_bytes()).hexdigest(),
+    shipped = None if generators is None else shipped_generator(generators, seed, config, whole)
+    key = {"generator": dataclasses.asdict(config), "split": split.manifest, "taken": taken,
            "accumulation": parts if parts > 1 and parse_backbone(backbone)[0] in TORCHVISION else None}
 
     def train() -> dict:
-        if taken is not None:
-            taken.save(work / "generator.safetensors", **taken.metadata)
-            return {"anew": False, "played": taken.metadata["run"]}
+        if shipped is not None:
+            shipped.save(work / "generator.safetensors", **shipped.metadata)
+            return {"anew": False, "played": shipped.metadata["run"]}
         anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
         how = provenance(device)
@@ -199,6 +199,11 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
 def generator_file(folder: Path, seed: int) -> Path:
     """Where `--ship-generators` puts a seed's generator, and `--generators` looks for it."""
     return folder / f"generator-{seed}.safetensors"
+
+
+def file_digest(folder: Path | None, seed: int) -> str | None:
+    """sha256 of the file of a seed's generator in `folder`; None without a folder: the game is played."""
+    return None if folder is None else hashlib.sha256(generator_file(folder, seed).read_bytes()).hexdigest()
 
 
 def shipped_generator(folder: Path, seed: int, config: PPLConfig, split: RetrievalSplit) -> PerturbationGenerator:
@@ -227,9 +232,12 @@ def game_suffix(regime: str, game: dict[str, object] | None = None) -> str:
 
 def game_folder(work: Path, dataset: str, seed: int, epsilon: float, backbone: str = "two_conv",
                 options: dict[str, object] | None = None, regime: str = "reference",
-                game: dict[str, object] | None = None) -> Path:
-    """Where a seed's game is kept, and what was made with its generator; the experiments share it."""
-    return work / f"table1-{home(dataset, backbone, options)}-{epsilon:g}{game_suffix(regime, game)}" / f"seed{seed}"
+                game: dict[str, object] | None = None, taken: str | None = None) -> Path:
+    """Where a seed's game is kept, and what was made with its generator; the experiments share it. A generator that was taken
+    from a file, of this sha256, has a folder of its own in there.
+    """
+    folder = work / f"table1-{home(dataset, backbone, options)}-{epsilon:g}{game_suffix(regime, game)}" / f"seed{seed}"
+    return folder / f"taken-{taken[:6]}" if taken else folder
 
 
 def generator_of(dataset: str, split: RetrievalSplit, seed: int, epsilon: float | None, work: Path, device: str, fast: bool,
@@ -239,17 +247,14 @@ def generator_of(dataset: str, split: RetrievalSplit, seed: int, epsilon: float 
     """For the other experiments: a seed's generator as `table1` makes it or takes it from `generators`.
 
     Returns:
-        (run, folder, taken): of a generator that was taken the run has no surrogates, `folder` is one of its own inside the
-        game's, and `taken` is its file's sha256, else None.
+        (run, folder, taken): of a generator that was taken the run has no surrogates; `game_folder`; `file_digest`.
     """
-    config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
-    folder = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game)
+    config, taken = configuration(dataset, seed, epsilon, fast, backbone, regime, game), file_digest(generators, seed)
+    folder = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game, taken)
     if generators is None:
         return train_generator(split, config, folder, device, **(memory or {})), folder, None
     generator = shipped_generator(generators, seed, config, split)
-    generator.to(devices.resolve(device), memory_format=torch.channels_last)
-    taken = hashlib.sha256(generator_file(generators, seed).read_bytes()).hexdigest()
-    return PPLRun(generator, [], {}, config), folder / f"taken-{taken[:6]}", taken
+    return PPLRun(generator.to(devices.resolve(device), memory_format=torch.channels_last), [], {}, config), folder, taken
 
 
 def add_game(options: argparse.ArgumentParser, regime: str = "") -> None:
@@ -267,6 +272,11 @@ def add_game(options: argparse.ArgumentParser, regime: str = "") -> None:
     options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
     options.add_argument("--generators", type=Path, metavar="FOLDER",
                          help="take the generators from this folder, as table1 --ship-generators left them, and play no game")
+
+
+def other_game(regime: str, game: dict[str, object]) -> str:
+    """What a result that usually has the reference's game says of another one: ", scatter", or nothing."""
+    return f", {game_title(regime, game)}" if game or regime != "reference" else ""
 
 
 def asked_game(options: argparse.ArgumentParser, asked: argparse.Namespace) -> dict[str, object]:
@@ -350,10 +360,13 @@ def headline(stored: dict) -> str:
     """What a stored table is, its game and networks, and the paper's budget if it is another: never compared silently."""
     epsilon = PAPER.get(stored["cells"][0]["dataset"], (stored["generator"]["epsilon"],))[0]
     theirs = "" if epsilon == stored["generator"]["epsilon"] else f"; the paper's at {format_epsilon(epsilon)}"
-    regime = stored.get("regime", "reference")  # older results have none
-    changed = "".join(f", {name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-                      for name, value in stored.get("game", {}).items())
-    return f"{stored['what']}, {regime}{changed}, {networks(stored['generator']['backbone'])}{theirs}"
+    return f"{stored['what']}, {game_title(stored['regime'], stored['game'])}, {networks(stored['backbone'])}{theirs}"
+
+
+def game_title(regime: str, game: dict[str, object]) -> str:
+    """What a result says of its game: "scatter, steps=900"."""
+    return ", ".join([regime, *(f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+                                for name, value in game.items())])
 
 
 def figure(stored: dict) -> Figure:
@@ -419,7 +432,8 @@ def main(arguments: list[str] | None = None) -> None:
     name = result_name(asked.dataset, asked.backbone, asked.epsilon, asked.regime, game) + ("-fast" if asked.fast else "")
     path = asked.out / f"{name}.json"
     keep_stored(options, path, asked.seeds, dict(asked.load), bits=asked.bits,
-                same={"dataset": asked.dataset, "validation": asked.validation, "regime": asked.regime})
+                same={"dataset": asked.dataset, "validation": asked.validation, "regime": asked.regime,
+                      "backbone": asked.backbone})
     replaced = path.exists()  # by the whole run only
     for seed in asked.seeds:
         seeds[seed] = run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.work, asked.device, asked.fast,
@@ -433,15 +447,15 @@ def main(arguments: list[str] | None = None) -> None:
         stored = {
             "what": f"Table 1 on {asked.dataset}, epsilon {format_epsilon(config.epsilon)}, seeds {list(seeds)}"
                     f"{f', {asked.validation} validation queries' if asked.validation else ''}",
-            "dataset": asked.dataset, "regime": asked.regime, "game": game, "validation": asked.validation,
-            "images": counts, "load": dict(asked.load),
+            "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": game,
+            "validation": asked.validation, "images": counts, "load": dict(asked.load),
             "generator": dataclasses.asdict(config), "victims_16_bits": victims, "runs": runs, "cells": rows}
         if len(seeds) == len(set(asked.seeds)) or not replaced:
             save_json(path, stored)
     save_figure(path.with_name(f"{name}.png"), figure(stored))
     print(headline(stored), report(rows), sep="\n")
     played = {seed: game_folder(asked.work, asked.dataset, seed, config.epsilon, asked.backbone, dict(asked.load), asked.regime,
-                                game) for seed in asked.seeds}
+                                game, file_digest(asked.generators, seed)) for seed in asked.seeds}
     if asked.ship:
         first = asked.seeds[0]
         clean = asked.work / f"clean-{home(asked.dataset, asked.backbone, dict(asked.load))}" / f"seed{first}"

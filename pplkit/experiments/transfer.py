@@ -45,7 +45,7 @@ from pplkit.experiments.common import (
     slug,
     summary,
 )
-from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, trained_victim
+from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, other_game, trained_victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
@@ -57,13 +57,14 @@ NETWORKS = ("two_conv", "dense", "mobilenet_v3_small", "resnet18@64")  # @64: se
 def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, networks: Iterable[str], methods: Iterable[str],
              work: Path, device: str, fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
              origin: str | None = None, origin_options: dict[str, object] | None = None, victim_seed: int | None = None,
-             origin_root: str | None = None, train_domains: Iterable[str] = ("clean",), **how: object) -> dict[str, dict]:
+             origin_root: str | None = None, train_domains: Iterable[str] = ("clean",), regime: str = "reference",
+             game: dict[str, object] | None = None, **how: object) -> dict[str, dict]:
     """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims; "adsh dense
     adversarial" for those trained on protected images.
 
     `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, its files in
-    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`, `how` as
-    `table1.generator_of`.
+    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`; `regime`, `game`
+    and `how` as for `table1.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     networks = tuple(networks)
@@ -74,19 +75,19 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
         raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "
                          "a generator is carried over between images of the same kind")
     at = None if origin in PAPER else epsilon
-    regime, game = how.get("regime", "reference"), how.get("game")
     config = configuration(origin or dataset, seed, at, fast, backbone, regime, game)
     used = range(seed, seed + len(config.code_lengths))
     if victim_seed in used:
         raise ValueError(f"--victim-seed {victim_seed} is the seed of a surrogate, whose first layers the victim would start "
                          f"from: those of seed {seed} have {used.start} to {used.stop - 1}")
     run, folder, taken = generator_of(origin or dataset, source, seed, at, work, device, fast, backbone,
-                                      origin_options if origin else options, **how)
+                                      origin_options if origin else options, regime, game, **how)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
     twin = protect_split(split, lambda images: run.protect(images, budget, cache=(options or {}).get("cache")))
     cells, own = {}, seed if victim_seed is None else victim_seed
-    steps = work / (f"transfer-{_name(dataset, origin, backbone, home(dataset, backbone, options))}-{budget:g}"
-                    f"{game_suffix(regime, game)}")
+    carried = f"{home(origin, backbone, origin_options)}-to-{home(dataset, load=options)}" if origin else None
+    steps = work / f"transfer-{carried or home(dataset, backbone, options)}-{budget:g}{game_suffix(regime, game)}"
+    steps = steps / folder.name if taken else steps
     generator = dataclasses.asdict(config)
     tasks = [(method, network, domain) for domain in train_domains for network in networks for method in methods]
     for method, network, domain in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
@@ -128,9 +129,8 @@ def _drawn(victim_seed: int | None) -> str:
     return "" if victim_seed is None else f"-victim{victim_seed}"
 
 
-def _name(dataset: str, origin: str | None, backbone: str, alone: str) -> str:
-    """Part of a file name; `alone`: where there is no `origin`."""
-    return f"{place(origin, backbone)}-to-{slug(dataset)}" if origin else alone
+def _name(dataset: str, origin: str | None, backbone: str) -> str:
+    return f"{place(origin, backbone)}-to-{slug(dataset)}" if origin else place(dataset, backbone)
 
 
 def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
@@ -150,13 +150,13 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
 def figure(stored: dict) -> Figure:
     """One panel per method and train domain: groups of bars per network, a bar per scenario, whiskers the seeds' intervals."""
     methods, networks = (list(dict.fromkeys(row[name] for row in stored["cells"])) for name in ("method", "network"))
-    domains = list(dict.fromkeys(map(trained_on, stored["cells"])))
+    domains = list(dict.fromkeys(row["train"] for row in stored["cells"]))
     drawn = Figure(figsize=(9.6, 0.5 + 3.4 * len(domains)), layout="constrained")
     axes = drawn.subplots(len(domains), len(methods), sharey=True, squeeze=False)
     for ax, (domain, method) in zip(axes.flat, itertools.product(domains, methods), strict=True):
         for number, scenario in enumerate(SCENARIOS):
-            rows = [row for network in networks for row in stored["cells"] if trained_on(row) == domain
-                    and (row["method"], row["network"], row["scenario"]) == (method, network, scenario)]
+            rows = [row for network in networks for row in stored["cells"]
+                    if (row["method"], row["network"], row["train"], row["scenario"]) == (method, network, domain, scenario)]
             x = [place + 0.2 * (number - 1.5) for place in range(len(rows))]
             height = [row["mAP"] for row in rows]
             whiskers = [[max(0, row["mAP"] - row["low"]) for row in rows],  # rounded, they may be below 0
@@ -174,16 +174,11 @@ def figure(stored: dict) -> Figure:
     return drawn
 
 
-def trained_on(row: dict) -> str:
-    """Train domain of a row; older files have victims trained on clean images only and do not say so."""
-    return row.get("train", "clean")
-
-
 def report(rows: list[dict]) -> str:
     """The table as text: a line per method, network and train domain, a column per scenario."""
     lines = [f"{'':36}" + "".join(f"{scenario:>8}" for scenario in SCENARIOS)]
-    for victim in dict.fromkeys((row["method"], row["network"], trained_on(row)) for row in rows):
-        values = [row["mAP"] for row in rows if (row["method"], row["network"], trained_on(row)) == victim]
+    for victim in dict.fromkeys((row["method"], row["network"], row["train"]) for row in rows):
+        values = [row["mAP"] for row in rows if (row["method"], row["network"], row["train"]) == victim]
         method, network, domain = victim
         lines.append(f"{method} {network:19}{domain:12}" + "".join(f"{value:8.3f}" for value in values))
     return "\n".join(lines)
@@ -208,10 +203,10 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     plots.use_style()
     how = asked_game(options, asked)
-    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone, place(asked.dataset, asked.backbone))}"
+    name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}"
             f"{game_suffix(how['regime'], how['game'])}{_drawn(asked.victim_seed)}{'-fast' if asked.fast else ''}")
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
-    sets = {"dataset": asked.dataset, "origin": asked.origin}
+    sets = {"dataset": asked.dataset, "origin": asked.origin, "regime": asked.regime, "backbone": asked.backbone}
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget,
                 same=sets | {"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods,
                 train=asked.train_domains)
@@ -224,8 +219,11 @@ def main(arguments: list[str] | None = None) -> None:
     shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"
     stored = {
         "what": f"{shown} (the paper's networks are deep, and probably pretrained), {BITS} bits, network codes, "
-                f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights"),
-        **sets, "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),
+                f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights")
+                + other_game(asked.regime, how["game"]),
+        **sets, "game": how["game"],
+        "taken": {str(seed): next(iter(cells.values()))["key"]["taken"] for seed, cells in seeds.items()},
+        "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),
         "generator": first["generator"],
         "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}
                  for seed, cells in seeds.items()},

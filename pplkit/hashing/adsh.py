@@ -64,6 +64,7 @@ class ADSH(Victim):
         Raises:
             ValueError: wrong shapes or dtypes; negative labels; a position outside the database or given twice; labels that
                 disagree with `database_labels[train_index]`; a loss that is not finite.
+            OutOfMemory: names what to lower.
         """
         self._check(images, labels)
         if (database_labels is None) != (train_index is None):

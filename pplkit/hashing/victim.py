@@ -100,7 +100,7 @@ class Victim:
 
         Raises:
             ValueError: wrong shapes or dtypes; negative labels; a loss that is not finite.
-            OutOfMemory: names the batch size to try.
+            OutOfMemory: names what to lower.
 
         Warns:
             CollapseWarning: all images get the same code, or codes near 0; says what to change.
@@ -112,8 +112,9 @@ class Victim:
 
     def _fewer(self) -> str:
         """What to say where memory runs out."""
-        return (f"out of memory: {type(self).__name__} with batch_size={self.batch_size} ({self.backbone}): try "
-                f"batch_size={max(1, self.batch_size // 2)}, smaller images, or a smaller backbone")
+        smaller = f"batch_size={self.batch_size // 2}, " if self.batch_size > 1 else ""
+        return (f"out of memory: {type(self).__name__} with batch_size={self.batch_size} ({self.backbone}): try {smaller}"
+                "smaller images, or a smaller backbone")
 
     def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
         raise NotImplementedError
@@ -136,7 +137,8 @@ class Victim:
                                            weight_decay=self.weight_decay, fused=True)
         self._random = torch.Generator().manual_seed(self.seed)
         self.database_codes, self.history = None, []
-        with devices.memory_help(self._fewer):
+        with devices.memory_help(lambda: f"out of memory: {len(images)} training images of {tuple(images.shape[1:])} do not "
+                                 f"fit on {device}: take fewer or smaller images"):
             return images.to(device), labels.to(device)
 
     def _finish(self, images: Tensor, labels: Tensor) -> "Victim":

@@ -78,22 +78,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=10, help="that are counted")
-    parser.add_argument("--backbone", default="two_conv", help="network of the surrogates, a name for pplkit.backbones")
+    parser.add_argument("--backbone", default="two_conv",
+                        help="network of the surrogates, a name for pplkit.backbones; another one's results need --output")
     parser.add_argument("--datasets", nargs="+", choices=list(FORMS), default=list(FORMS))
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, help=f"result file (default: {OUTPUT.name} among the results)")
     parser.add_argument("--one", choices=list(FORMS), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     device = devices.resolve(asked.device)
     if asked.one:
         print(json.dumps(measure(asked.one, device, asked.steps, asked.backbone)))
         return
-    rows = []
+    if asked.output is None and asked.backbone != "two_conv":
+        parser.error("--backbone: the stored result is of two_conv; name another file with --output")
+    rows, output = [], asked.output or OUTPUT
     for dataset in asked.datasets:
         rows.append(alone("tests.benchmarks.bench_datasets", device, asked.steps, dataset, "--backbone", asked.backbone))
         print(f"{dataset:14} warm-up {rows[-1]['warm_up_steps_per_second']:6.2f} steps/s, game "
               f"{rows[-1]['game_steps_per_second']:6.2f} steps/s, peak {rows[-1]['peak_megabytes']} MB")
-    save_json(asked.output, {**circumstances(device, asked.steps), "backbone": asked.backbone, "rows": rows})
-    print(f"written: {asked.output}")
+    save_json(output, {**circumstances(device, asked.steps), "backbone": asked.backbone, "rows": rows})
+    print(f"written: {output}")
 
 
 if __name__ == "__main__":

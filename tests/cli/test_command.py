@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pplkit import cli
-from pplkit.hashing import Victim
+from pplkit.hashing import HashingNetwork
 
 
 def test_the_command_is_installed_as_pplkit():
@@ -46,7 +46,7 @@ def test_memory_that_runs_out_anywhere_is_one_line(photos, train_words, tmp_path
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr(Victim, "_start", fails)
+    monkeypatch.setattr(HashingNetwork, "forward", fails)
     monkeypatch.setattr(cli, "load", fails)
     words = ["evaluate", str(photos), "--generator", str(generator), "--size", "16", "--fast", "--quiet", "--device", "cpu",
              "--json", str(tmp_path / "result.json")]

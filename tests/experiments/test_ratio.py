@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pplkit.data import ImageSet
+from pplkit.data import ImageSet, embedded
 from pplkit.experiments import ratio, table1
 
 CLEAN = ImageSet(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 2, 2).clone(), torch.arange(20) % 3)
@@ -23,6 +23,12 @@ def test_shares_are_exact_nested_and_keep_places(share, larger, seed):
     assert not bool((replaced[0] & ~replaced[1]).any())
     assert torch.equal(few.images % 100, CLEAN.images) and torch.equal(few.labels, CLEAN.labels)
     assert int(CLEAN.images.max()) == 19  # the clean set stays as it is
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "cifar10"])
+def test_the_stored_results_have_todays_title(dataset):
+    stored = json.loads(embedded("results", f"ratio-{dataset}.json").read_text())
+    assert stored["what"] == ratio.title(dataset, stored["backbone"], stored["generator"]["epsilon"])
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
@@ -54,6 +60,11 @@ def test_the_experiment_stores_every_cell_and_shares_the_ends_with_table1(pictur
             assert row["mAP"] == same["mAP"]
     assert (tmp_path / "out" / "ratio-pictures-fast.png").read_bytes().startswith(b"\x89PNG")
     assert "adsh 0.5" in capsys.readouterr().out
+    ratio.main([*common, "--shares", "0.5", "--regime", "scatter", "--game", "code_lengths=8,8,8,8,8,4"])
+    (other,) = (tmp_path / "out").glob("ratio-pictures-scatter-game*-fast.json")
+    other = json.loads(other.read_text())
+    assert other["what"].endswith(", scatter, code_lengths=8,8,8,8,8,4") and other["regime"] == "scatter"
+    assert other["generator"]["code_lengths"] == [8, 8, 8, 8, 8, 4] and other["taken"] == {"0": None}
     with pytest.raises(SystemExit):  # another folder of the same name
         ratio.main([*common, "--shares", "0", "0.5", "1", "--dataset", f"folder:{tmp_path}/pictures"])
     assert "was made with dataset folder:" in capsys.readouterr().err

@@ -93,11 +93,11 @@ def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_p
     assert {path.name for path in shipped.iterdir()} == {"generator-0.safetensors", "generator-1.safetensors"}
 
     monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
-    taking = [*arguments, "--seeds", "0", "1", "--generators", str(shipped)]
-    with pytest.raises(ValueError, match=r"generator.json was computed with other settings \(taken differ\)"):
-        table1.main(taking)  # it could be another one with the same settings
-    elsewhere = [*taking, "--work", str(tmp_path / "elsewhere")]
-    table1.main(elsewhere)
+    elsewhere = [*arguments, "--seeds", "0", "1", "--generators", str(shipped)]
+    table1.main([*elsewhere, "--ship", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "generator.safetensors").read_bytes() == (shipped / "generator-0.safetensors").read_bytes()
+    adversarial = [path.parent.parent.name for path in (tmp_path / "work").rglob("adversarial/dsdh-16.safetensors")]
+    assert sorted(name[:6] for name in adversarial) == ["seed0", "seed1", "taken-", "taken-"]  # it could be another generator
     taken = json.loads(result.read_text())
     assert taken["cells"] == played["cells"]
     for seed, run in taken["runs"].items():
@@ -186,13 +186,14 @@ def test_a_run_of_less_does_not_replace_a_stored_result(arguments, tmp_path, cap
     assert "was made with dataset folder:" in capsys.readouterr().err and path.read_bytes() == before
 
 
-def test_a_table_of_another_game_is_not_replaced(arguments, tmp_path, capsys):
+@pytest.mark.parametrize("entry, other", [("regime", "scatter"), ("backbone", "dense")])
+def test_a_table_of_another_game_is_not_replaced(arguments, tmp_path, capsys, entry, other):
     table1.main(arguments)
     path = tmp_path / "out" / "table1-photos-eps0.3-fast.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"regime": "scatter"}))  # as where that was the usual one
+    path.write_text(json.dumps(json.loads(path.read_text()) | {entry: other}))  # as where that was the usual one
     with pytest.raises(SystemExit):
         table1.main(arguments)
-    assert "was made with regime scatter, this run has reference" in capsys.readouterr().err
+    assert f"was made with {entry} {other}, this run has" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_on_another_device(arguments, tmp_path, monkeypatch):
@@ -377,7 +378,7 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
 
 def fields(stored):
     """The fields of the game that a stored table names, as `--game` gives them."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.get("game", {}).items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored["game"].items()}
 
 
 def plays(stored, regime):

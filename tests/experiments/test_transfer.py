@@ -67,14 +67,36 @@ def test_victims_are_trained_on_protected_images_too_and_generators_taken(pictur
     transfer.main([*both, *again, "--out", str(tmp_path / "other")])
     taken = json.loads((tmp_path / "other" / "transfer-pictures-fast.json").read_text())
     assert taken["cells"] == stored["cells"]
-    with pytest.raises(ValueError, match="made with another config .steps, warmup_steps differ"):  # --fast plays 10
-        transfer.main([*shared[:4], *again])
+    with pytest.raises(ValueError, match="made with another config .beta differ"):
+        transfer.main([*both, *again, "--game", "beta=3"])
     with pytest.raises(SystemExit):
         transfer.main([*both, "--seeds", "1", "--generators", str(tmp_path / "made")])
     assert "no generator at" in capsys.readouterr().err
-    old = {**stored, "cells": [{k: v for k, v in row.items() if k != "train"} for row in stored["cells"]
-                               if row["train"] == "clean"]}
-    assert [ax.get_title() for ax in transfer.figure(old).axes] == titles[:1]
+    assert (stored["taken"], stored["regime"], stored["backbone"]) == ({"0": None}, "reference", "two_conv")
+    assert len(taken["taken"]["0"]) == 64
+
+
+def test_what_was_made_with_a_taken_generator_is_not_taken_for_another_ones(pictures, load_grey, tmp_path, monkeypatch):
+    load_grey(table1, transfer)
+    shared = ["--dataset", f"folder:{pictures}", "--epsilon", "0.3", "--fast", "--device", "cpu",
+              "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    table1.main([*shared, "--bits", "16", "--ship-generators", str(tmp_path / "made"), "--work", str(tmp_path / "there")])
+    table1.main([*shared, "--bits", "16", "--generators", str(tmp_path / "made")])
+    fit, fitted = table1.fit_victim, []
+    monkeypatch.setattr(table1, "fit_victim", lambda victim, split, train: fitted.append(victim) or fit(victim, split, train))
+    only = ["--networks", "two_conv", "--methods", "dsdh", "--train-domains", "adversarial"]
+    transfer.main([*shared, *only, "--generators", str(tmp_path / "made"), "--out", str(tmp_path / "taken")])
+    assert not fitted  # table1's own
+    transfer.main([*shared, *only, "--out", str(tmp_path / "played")])
+    assert [type(victim).__name__ for victim in fitted] == ["DSDH"]  # on the images of a generator that is played here
+
+
+def test_a_run_of_another_train_domain_does_not_replace_the_stored_one(capsys):
+    networks = list(dict.fromkeys(row["network"] for row in json.loads(
+        embedded("results", "transfer-fashion-mnist.json").read_text())["cells"]))
+    with pytest.raises(SystemExit):
+        transfer.main(["--networks", *networks, "--train-domains", "adversarial", "--out", str(embedded("results"))])
+    assert "has train ['clean'] that this run has not" in capsys.readouterr().err
 
 
 def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
@@ -92,6 +114,8 @@ def test_a_generator_is_carried_over_to_another_data_set(tmp_path, capsys):
     transfer.main([*arguments, "--origin-load", "size=20", "channels=1"])
     stored = json.loads((tmp_path / "out" / "transfer-home-to-abroad-fast.json").read_text())
     assert "home to" in stored["what"] and stored["load"] == {"size": 16, "channels": 1} and len(stored["cells"]) == 4
+    transfer.main([*arguments, "size=20", "--origin-load", "size=20", "channels=1", "--out", str(tmp_path / "larger")])
+    assert len(list((tmp_path / "work").rglob("transfer-home-load*-to-abroad-load*-0.2"))) == 2  # other images, other places
     step = json.loads(next((tmp_path / "work").rglob("dsdh-two_conv-0.json")).read_text())
     assert step["key"]["origin"]["dataset"] == "folder:home" and step["key"]["split"]["dataset"] == "folder:abroad"
     assert step["key"]["epsilon"] == 0.2
