@@ -40,6 +40,7 @@ from pplkit.experiments.common import (
     slug,
     summary,
 )
+from pplkit.experiments.games import configuration, game_folder, train_generator
 from pplkit.hashing import Victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS
@@ -64,13 +65,13 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
         keeps it.
     """
     split = load(dataset, root, seed=seed)
-    config = table1.configuration(dataset, seed, trained_at, fast)
-    folder = table1.game_folder(work, dataset, seed, config.epsilon)
+    config = configuration(dataset, seed, trained_at, fast)
+    folder = game_folder(work, dataset, seed, config.epsilon)
     clean = work / f"clean-{home(dataset)}" / f"seed{seed}"
 
     @functools.cache
     def sweeps() -> dict[str, EpsilonSweep]:  # when the first ε is not there yet
-        run = table1.train_generator(split, config, folder, device)
+        run = train_generator(split, config, folder, device)
         patterns = Patterns(run.generator, split.query, split.database)
         return {f"{method} {domain}": EpsilonSweep(
                     _victim(method, domain, split, patterns, seed, clean if domain == "clean" else folder / domain, device,
@@ -198,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parse(options, arguments)
     plots.use_style()
     name = f"epsilon-{slug(asked.dataset)}{'-fast' if asked.fast else ''}"
-    trained_at = table1.configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast).epsilon
+    trained_at = configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast).epsilon
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, parts=("scaled",),
                 same={"dataset": asked.dataset, "trained_at": trained_at}, epsilon=asked.epsilons)
     keep_stored(options, asked.out / f"{name}.json", asked.retrain_seeds or asked.seeds, parts=("retrained",),
@@ -207,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     slides = {seed: scaled(asked.dataset, asked.root, seed, asked.trained_at, asked.epsilons, *common) for seed in asked.seeds}
     again = {seed: retrained(asked.dataset, asked.root, seed, asked.retrained, *common)
              for seed in (asked.retrain_seeds or asked.seeds)} if asked.retrained else {}
-    config = table1.configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast)
+    config = configuration(asked.dataset, asked.seeds[0], asked.trained_at, asked.fast)
     victims = [f"{method} {domain}" for method in METHODS for domain in TRAIN_DOMAINS]
     stored = {
         "what": f"Fig. 6 on {asked.dataset}, {BITS} bits, network codes; scaled: one generator trained at "

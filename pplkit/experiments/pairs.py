@@ -18,7 +18,7 @@ from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
 from pplkit.experiments.common import add_colour, command, keep_stored, networks, parse, parser, place, save_figure
-from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, other_game
+from pplkit.experiments.games import add_game, asked_game, configuration, game_suffix, generator_of, other_game
 from pplkit.storage import provenance, save_json
 
 EPSILONS = (0.05, 0.1, 0.15, 0.3)

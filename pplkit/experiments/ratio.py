@@ -39,7 +39,8 @@ from pplkit.experiments.common import (
     save_figure,
     summary,
 )
-from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, other_game, trained_victim
+from pplkit.experiments.games import add_game, asked_game, configuration, game_suffix, generator_of, other_game
+from pplkit.experiments.table1 import trained_victim
 from pplkit.paper import METHODS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
@@ -77,7 +78,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
              game: dict[str, object] | None = None, **how: object) -> dict[str, dict]:
     """"adsh 0.3" -> scenario -> mAP and interval (network codes), for both methods and every share.
 
-    `regime`, `game` and `how` as for `table1.generator_of`.
+    `regime`, `game` and `how` as for `games.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     check_pretraining(backbone, split)

@@ -45,7 +45,8 @@ from pplkit.experiments.common import (
     slug,
     summary,
 )
-from pplkit.experiments.table1 import add_game, asked_game, configuration, game_suffix, generator_of, other_game, trained_victim
+from pplkit.experiments.games import add_game, asked_game, configuration, game_suffix, generator_of, other_game
+from pplkit.experiments.table1 import trained_victim
 from pplkit.paper import METHODS, TRAIN_DOMAINS
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
@@ -64,7 +65,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
 
     `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, its files in
     `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`; `regime`, `game`
-    and `how` as for `table1.generator_of`.
+    and `how` as for `games.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     networks = tuple(networks)

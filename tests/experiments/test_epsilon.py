@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pplkit import budget
-from pplkit.experiments import epsilon, table1
+from pplkit.experiments import epsilon, games, table1
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios
 
 
@@ -78,7 +78,7 @@ def test_a_cell_equals_the_package(arguments, work, tmp_path):
     stored = json.loads((tmp_path / "epsilon-pictures-fast.json").read_text())
     split = table1.load(arguments[1], None, seed=0)
     folder = work / "fast" / "table1-pictures-0.3" / "seed0"
-    run = table1.train_generator(split, table1.configuration(arguments[1], 0, 0.3, True), folder, "cpu")
+    run = games.train_generator(split, games.configuration(arguments[1], 0, 0.3, True), folder, "cpu")
     victim = table1.load_victim(folder / "adversarial" / "dsdh-16.safetensors")
     found = evaluate_scenarios(victim, split, lambda images: budget.protect(images, run.generator, 1.0))
     cells = {c["scenario"]: c["mAP"] for c in stored["scaled"] if (c["method"], c["train"], c["epsilon"])

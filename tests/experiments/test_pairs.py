@@ -7,7 +7,7 @@ import torch
 
 from pplkit import quality
 from pplkit.data import ImageSet, load
-from pplkit.experiments import pairs, table1
+from pplkit.experiments import games, pairs
 
 
 def test_the_first_image_of_each_class_is_shown():
@@ -31,7 +31,7 @@ def test_figure_and_numbers_are_stored(pictures, load_grey, tmp_path, capsys):
     assert all(cell["linf"] <= cell["epsilon"] for cell in stored["cells"])
     split = load(f"folder:{pictures}", size=28, channels=1)
     work = tmp_path / "work" / "fast" / "table1-pictures-0.3" / "seed0"
-    run = table1.train_generator(split, table1.configuration(f"folder:{pictures}", 0, 0.3, True), work, "cpu")
+    run = games.train_generator(split, games.configuration(f"folder:{pictures}", 0, 0.3, True), work, "cpu")
     cell = stored["cells"][-1]
     clean = split.query.images[[cell["query"]]]
     assert cell["psnr"] == pytest.approx(float(quality.psnr(clean, run.protect(clean))), abs=0.05)

@@ -16,7 +16,7 @@ from pplkit import pretrained
 from pplkit.checkpoints import OtherCheckpoint
 from pplkit.config import PAPER, PPLConfig
 from pplkit.data import embedded
-from pplkit.experiments import common, table1
+from pplkit.experiments import common, games, table1
 from pplkit.generator import PerturbationGenerator
 from pplkit.paper import BITS
 from pplkit.paper import table1 as paper_table1
@@ -92,7 +92,7 @@ def test_generators_can_be_shipped_and_taken_instead_of_playing(arguments, tmp_p
     played = json.loads(result.read_text())
     assert {path.name for path in shipped.iterdir()} == {"generator-0.safetensors", "generator-1.safetensors"}
 
-    monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
+    monkeypatch.setattr(games, "train_ppl", None)  # no game from here on
     elsewhere = [*arguments, "--seeds", "0", "1", "--generators", str(shipped)]
     table1.main([*elsewhere, "--ship", str(tmp_path / "again")])
     assert (tmp_path / "again" / "generator.safetensors").read_bytes() == (shipped / "generator-0.safetensors").read_bytes()
@@ -131,7 +131,7 @@ def test_games_can_be_judged_without_the_queries_and_their_generators_taken(argu
         table1.main([*arguments, "--validation", "12", "--ship", str(shipped)])
     assert "--ship is for victims that were judged on the queries" in capsys.readouterr().err
 
-    monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
+    monkeypatch.setattr(games, "train_ppl", None)  # no game from here on
     table1.main([*arguments, "--generators", str(shipped)])
     stored = json.loads((tmp_path / "out" / "table1-photos-eps0.3-fast.json").read_text())
     assert stored["validation"] == 0 and stored["images"] == split.manifest["counts"] and stored["cells"] != judged["cells"]
@@ -310,17 +310,17 @@ def test_unknown_victim_and_missing_epsilon_are_refused():
     with pytest.raises(ValueError, match="'itq'"):
         common.make_victim("itq", 16, 0)
     with pytest.raises(ValueError, match="no epsilon for 'folder:x'"):
-        table1.configuration("folder:x", 0)
+        games.configuration("folder:x", 0)
     with pytest.raises(ValueError, match="no epsilon for 'folder:x'"):
-        table1.configuration("folder:x", 0, regime="scatter")
-    assert table1.configuration("cifar10", 0, regime="scatter") == PPLConfig.scatter("cifar10")
-    assert table1.configuration("fashion-mnist", 0, 0.15).epsilon == 0.15
+        games.configuration("folder:x", 0, regime="scatter")
+    assert games.configuration("cifar10", 0, regime="scatter") == PPLConfig.scatter("cifar10")
+    assert games.configuration("fashion-mnist", 0, 0.15).epsilon == 0.15
 
 
 @pytest.mark.parametrize("typed", ["2", "inf", "1"])
 def test_the_norm_can_be_given_as_typed(typed):
     game = dict([common.setting(f"norm={typed}")])
-    assert table1.configuration("fashion-mnist", 0, game=game).norm == typed
+    assert games.configuration("fashion-mnist", 0, game=game).norm == typed
     json.dumps(game, allow_nan=False)  # the result says what was asked for
 
 
@@ -333,9 +333,9 @@ def test_fields_of_the_game_can_be_given(arguments, tmp_path):
     used = stored["generator"]
     assert (used["code_lengths"], used["batch_size"], used["steps"]) == ([8, 4], 16, 10)  # --fast plays 10
     with pytest.raises(ValueError, match="cannot be given stepps: its fields are code_lengths, "):
-        table1.configuration("cifar10", 0, game={"stepps": 3})
+        games.configuration("cifar10", 0, game={"stepps": 3})
     with pytest.raises(ValueError, match="cannot be given seed: .*arguments of their own"):
-        table1.configuration("cifar10", 0, game={"seed": 3})
+        games.configuration("cifar10", 0, game={"seed": 3})
 
 
 @pytest.fixture(scope="module")
@@ -408,7 +408,7 @@ def test_each_stored_trial_was_judged_without_the_queries(path):
     stored = json.loads(path.read_text())
     assert stored["validation"] == 3000 and stored["images"] == {"train": 10000, "query": 3000, "database": 57000}
     assert not any("dirty" in commit or commit == "unknown" for run in stored["runs"].values() for commit in run["commits"])
-    assert plays(stored, table1.REGIMES[stored["regime"]])
+    assert plays(stored, games.REGIMES[stored["regime"]])
 
 
 @pytest.mark.parametrize("arguments, game, network", [
@@ -428,7 +428,7 @@ def test_each_data_set_has_its_usual_game_and_network(arguments, game, network, 
         table1.main([*arguments, "--out", str(tmp_path)])
     assert (asked["regime"], asked["backbone"]) == (game, network)
     if not arguments:
-        config = table1.configuration("fashion-mnist", stored["generator"]["seed"], backbone=network, regime=game)
+        config = games.configuration("fashion-mnist", stored["generator"]["seed"], backbone=network, regime=game)
         assert common.given(json.loads(json.dumps(vars(config)))) == common.given(stored["generator"])
 
 

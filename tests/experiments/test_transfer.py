@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pplkit.data import embedded
-from pplkit.experiments import common, table1, transfer
+from pplkit.experiments import common, games, table1, transfer
 from pplkit.hashing import load as load_victim
 
 
@@ -62,7 +62,7 @@ def test_victims_are_trained_on_protected_images_too_and_generators_taken(pictur
     assert titles == ["DSDH, trained on clean images", "DSDH, trained on protected images"]
     assert "dsdh dense              adversarial" in capsys.readouterr().out
 
-    monkeypatch.setattr(table1, "train_ppl", None)  # no game from here on
+    monkeypatch.setattr(games, "train_ppl", None)  # no game from here on
     again = ["--generators", str(tmp_path / "made"), "--work", str(tmp_path / "new")]
     transfer.main([*both, *again, "--out", str(tmp_path / "other")])
     taken = json.loads((tmp_path / "other" / "transfer-pictures-fast.json").read_text())
