@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pplkit.config import PPLConfig
-from pplkit.data import load
+from pplkit.data import embedded, load
 from pplkit.experiments import regimes
 
 
@@ -53,3 +53,22 @@ def test_regimes_are_added_to_the_log(pictures, load_grey, tmp_path, monkeypatch
     monkeypatch.setattr(regimes, "fit_victim", fails)
     regimes.main(arguments)  # the clean-trained victims, too, are only trained where a step is missing
     assert json.loads(path.read_text()) == [earlier, entry]
+
+
+def test_rows_of_one_commit_in_the_stored_log_were_judged_by_the_same_searchers():
+    log = json.loads(embedded("results", "regimes-fashion-mnist.json").read_text())
+    judges = {}  # C->C of clean-trained searchers has no generator in it
+    for entry in log:
+        judges.setdefault((entry["run"]["commit"], entry["seed"]), set()).add(
+            tuple(entry["rows"][f"clean {method}"]["C->C"]["mAP"] for method in ("ADSH", "DSDH")))
+    assert all(len(found) == 1 for found in judges.values())
+
+
+def test_what_the_readme_says_of_frozen_surrogates():
+    log = {entry["regime"]: entry for entry in json.loads(embedded("results", "regimes-fashion-mnist.json").read_text())}
+    frozen, reference = log["frozen, 4 surrogates"], log["refresh 400 at 3e-5, 4 surrogates"]
+    assert frozen["run"]["commit"] == reference["run"]["commit"]
+    assert [round(entry["cross_domain"], 2) for entry in (frozen, reference)] == [0.24, 0.25]
+    among = [sum(entry["rows"][f"clean {method}"]["A->A"]["mAP"] for method in ("ADSH", "DSDH")) / 2
+             for entry in (frozen, reference)]
+    assert [round(value, 2) for value in among] == [0.39, 0.34]
