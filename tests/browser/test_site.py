@@ -44,7 +44,7 @@ class TestPages:
         shown = text_of(site / "results.html")
         games = re.findall(r"^\| `\w+`(?:, learners' weight 40)? \|.*", text_of(rules.ROOT / "README.md"), re.MULTILINE)
         # Fashion-MNIST and CIFAR-10 three times each, ImageNet-13 twice
-        assert len(rows) == 8 * 16 and len(figures) == 10 and len(games) == 4 + 5 + 3
+        assert len(rows) == 8 * 16 and len(figures) == 11 and len(games) == 4 + 5 + 3
         assert shown.count("<tr") == len(rows) + len(figures) + len(games) + 12  # and the twelve tables' heads
 
     def test_search_knows_the_notebooks(self, site: Path):
