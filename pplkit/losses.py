@@ -29,7 +29,7 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
         (B, N) of `dtype`.
 
     Raises:
-        ValueError: no tensors, labels of rank other than 1 or 2, of two different forms, or classes that are not whole numbers.
+        ValueError: no tensors, labels of rank other than 1 or 2, or of two different forms.
     """
     other = labels if other is None else other
     for given in (labels, other):
@@ -39,8 +39,6 @@ def similarity_matrix(labels: Tensor, other: Tensor | None = None, *, balanced: 
         raise ValueError(f"labels must both be (N,) or both multi-hot (N, L), got {tuple(labels.shape)} and "
                          f"{tuple(other.shape)}")
     if labels.ndim == 1:
-        if labels.is_floating_point() or other.is_floating_point():
-            raise ValueError(f"class labels must be whole numbers, got {labels.dtype} and {other.dtype}")
         similar = labels[:, None] == other[None, :]  # (B, N)
     else:
         similar = labels.float() @ other.float().T > 0  # (B, N)
