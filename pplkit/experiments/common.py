@@ -191,7 +191,7 @@ def command(main: Callable[[], None]) -> None:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if not isinstance(error, (ValueError, OSError)) and not devices.is_out_of_memory(error):
             raise
-        print(f"{Path(sys.argv[0]).stem}: {error or 'out of memory'}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).stem}: {str(error) or 'out of memory'}", file=sys.stderr)
         sys.exit(2)
 
 
