@@ -21,7 +21,8 @@ class PPLConfig:
 
     Args:
         code_lengths: bits of each surrogate; several surrogates share the generator, their losses are averaged.
-        backbone: of the surrogates, a name for `pplkit.backbones.create`.
+        backbone: of the surrogates, a name for `pplkit.backbones.create`: one for all or a tuple of one each. The protection
+            carries over to searchers with the networks it has met better than to others.
         widths: of the generator; None: the paper's for the image's channels.
         full_resolution: True: the convolutions of the generator's decoder all work at the image's size, see
             `pplkit.generator`; None or False: each at its own size.
@@ -61,7 +62,7 @@ class PPLConfig:
     """
 
     code_lengths: tuple[int, ...] = (8,)
-    backbone: str = "two_conv"
+    backbone: str | tuple[str, ...] = "two_conv"
     widths: tuple[int, ...] | None = None
     full_resolution: bool | None = None
     epsilon: float = 0.3
@@ -95,10 +96,6 @@ class PPLConfig:
 
     def __post_init__(self) -> None:
         budget.format_epsilon(self.epsilon)
-        try:
-            backbones.parse(self.backbone)
-        except ValueError as error:
-            raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
         object.__setattr__(self, "norm", budget.check_norm(self.norm))
         choices = {"similarity": ("balanced", "literal"),
                    "kernel": tuple(KERNELS), "reduction": ("mean", "sum"), "scaled": (True, False),
@@ -114,6 +111,11 @@ class PPLConfig:
             values = getattr(self, name)
             if not isinstance(values, (tuple, list)) or not values or not all(is_whole(value, 1) for value in values):
                 raise ValueError(f"{name} must be whole numbers of at least 1, got {values!r}")
+        try:
+            for name in self.per_surrogate("backbone"):
+                backbones.parse(name)
+        except ValueError as error:
+            raise ValueError(f"backbone must be a network of pplkit.backbones ({error}), got {self.backbone!r}") from error
         for name in ("alpha", "beta", "gamma", "affinity", "clean", "warmup_learning_rate", "generator_learning_rate"):
             if not is_number(getattr(self, name)):
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
@@ -121,7 +123,8 @@ class PPLConfig:
                 "generator_affinity": (is_finite, "finite number"),
                 "reverse_scale": (is_number, "finite number of at least 0"),
                 "restart_every": (is_whole, "whole number of at least 0"),
-                "surrogate_objective": (OBJECTIVES.__contains__, f"of {list(OBJECTIVES)}")}
+                "surrogate_objective": (OBJECTIVES.__contains__, f"of {list(OBJECTIVES)}"),
+                "backbone": (lambda name: isinstance(name, str), "name of a network")}
         for name, (accepted, what) in each.items():
             values = self.per_surrogate(name)
             if len(values) != len(self.code_lengths) or not all(map(accepted, values)):
@@ -142,6 +145,11 @@ class PPLConfig:
         if value is None:
             value = {"generator_affinity": self.affinity, "restart_every": 0}.get(name)
         return tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(self.code_lengths)
+
+    @property
+    def has_deep_surrogates(self) -> bool:
+        """Whether a surrogate is one of torchvision's networks; only these have activations to leave out (`checkpointing`)."""
+        return any(backbones.parse(name)[0] in backbones.TORCHVISION for name in self.per_surrogate("backbone"))
 
     @classmethod
     def paper(cls, dataset: str, *, epoch: str = "t/m", **changes: object) -> "PPLConfig":

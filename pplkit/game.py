@@ -52,8 +52,9 @@ class Game:
         if config.generator_average:
             self.average = copy.deepcopy(self.generator)
         self.surrogates = [
-            build(bits, config.backbone, channels, size, config.seed + i, checkpointing=self.checkpointing)
-            .to(device, memory_format=torch.channels_last).train() for i, bits in enumerate(config.code_lengths)]
+            build(bits, backbone, channels, size, config.seed + i, checkpointing=self.checkpointing)
+            .to(device, memory_format=torch.channels_last).train()
+            for i, (bits, backbone) in enumerate(zip(config.code_lengths, config.per_surrogate("backbone"), strict=True))]
         own = batch // self.processes.count
         if own < 2 * self.parts > 2:
             raise ValueError(f"accumulation={self.accumulation} leaves parts of one image of the {own} in a batch, and batch "
@@ -90,7 +91,7 @@ class Game:
         `python -m tests.benchmarks.bench_training --compile` measures it. ValueError: `checkpointing` and `accumulation` cannot
         be compiled.
         """
-        if self.checkpointing and backbones.parse(self.config.backbone)[0] in backbones.TORCHVISION:
+        if self.checkpointing and self.config.has_deep_surrogates:
             raise ValueError("torch.compile cannot follow checkpointing: choose one of the two")
         if self.accumulation > 1:
             raise ValueError(f"torch.compile cannot follow accumulation={self.accumulation}: choose one of the two")
@@ -246,15 +247,15 @@ class Game:
         to new random weights), and forget their momentum.
         """
         every, players = self.config.refresh_every, len(self.surrogates)
-        restarts = self.config.per_surrogate("restart_every")
+        restarts, names = map(self.config.per_surrogate, ("restart_every", "backbone"))
         restarting = [i for i, restart in enumerate(restarts) if restart]
-        for i, (network, restart) in enumerate(zip(self.surrogates, restarts, strict=True)):
+        for i, (network, restart, name) in enumerate(zip(self.surrogates, restarts, names, strict=True)):
             if restart:
                 turn = restarting.index(i) * restart // len(restarting)
                 if step and (step + turn) % restart:
                     continue
                 channels, size = network.image_form
-                other = build(network.bits, self.config.backbone, channels, size, self.config.seed + players + step + i)
+                other = build(network.bits, name, channels, size, self.config.seed + players + step + i)
                 network.load_state_dict(other.state_dict())
             elif every and step and (step + i * every // players) % every == 0:
                 network.load_state_dict(self.fresh[i])

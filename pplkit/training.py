@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pplkit import budget, checkpoints, processes
 from pplkit import device as devices
-from pplkit.backbones import TORCHVISION, parse
 from pplkit.config import PPLConfig
 from pplkit.data import ImageSet
 from pplkit.device import OutOfMemory
@@ -106,8 +105,8 @@ def train_ppl(train: ImageSet, config: PPLConfig, *, device: str | torch.device 
     device = devices.resolve(device)
     together = processes.current(device)
     with devices.memory_help(lambda: "out of memory before the first step: the "
-                             f"{len(train)} training images of {tuple(train.images.shape[1:])} and {len(config.code_lengths)} "
-                             f"surrogates ({config.backbone}) do not fit: take fewer or smaller images, or a smaller backbone"):
+                             f"{len(train)} training images of {tuple(train.images.shape[1:])} and {_players(config)} do not "
+                             "fit: take fewer or smaller images, or a smaller backbone"):
         game = Game(config, train.images.to(device), train.labels.to(device), together, checkpointing, accumulation)
     if compiled:
         game.compile()
@@ -156,12 +155,17 @@ def _fewer(config: PPLConfig, checkpointing: bool, accumulation: int, count: int
     """What to say where a step does not fit."""
     fewer = max(2, config.batch_size // 2)
     remedies = [f"batch_size={fewer}"] if fewer < config.batch_size else ["smaller images"]
-    if not checkpointing and parse(config.backbone)[0] in TORCHVISION:
+    if not checkpointing and config.has_deep_surrogates:
         remedies.append("checkpointing=True, which changes no result")
     if 4 * accumulation <= config.batch_size // count:  # two images in each part, for batch normalisation
         remedies.append(f"accumulation={2 * accumulation}")
-    return (f"out of memory with batch_size={config.batch_size} and {len(config.code_lengths)} surrogates "
-            f"({config.backbone}): try {', or '.join(remedies)}, or several processes")
+    return (f"out of memory with batch_size={config.batch_size} and {_players(config)}: try {', or '.join(remedies)}, or "
+            "several processes")
+
+
+def _players(config: PPLConfig) -> str:
+    """"4 surrogates (two_conv, dense)"."""
+    return f"{len(config.code_lengths)} surrogates ({', '.join(dict.fromkeys(config.per_surrogate('backbone')))})"
 
 
 def _append(history: dict[str, list[float]], records: list[dict[str, Tensor]], before: int) -> None:

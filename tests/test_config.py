@@ -48,7 +48,7 @@ def test_shortcut_plays_against_the_learners_too_and_lets_them_live_longer():
 
 IMPOSSIBLE = {
     "code_lengths": [(), (0,), (8, -1), (8.0,), (True,), 8, "8"],
-    "backbone": ["resnet5000", None],
+    "backbone": ["resnet5000", None, 5, (), ("two_conv", "dense"), ("resnet5000",), (None,)],
     "widths": [(), (0, 4), (4.0,), "wide"],
     "epsilon": [-0.1, 1.1, 8, math.nan, "0.3"],
     "norm": ["l2", 0],
@@ -96,6 +96,14 @@ def test_impossible_settings_are_refused(name, bad):
 def test_lists_equal_tuples_and_false_equals_none():
     lists = PPLConfig(code_lengths=[8, 4], widths=[4, 4], surrogate_learning_rate=[1e-3, 0.0], full_resolution=False)
     assert lists == PPLConfig(code_lengths=(8, 4), widths=(4, 4), surrogate_learning_rate=(1e-3, 0.0)) and hash(lists)
+
+
+@pytest.mark.parametrize(("backbone", "deep"), [("two_conv", False), ("resnet18@64", True), (["dense", "two_conv"], False),
+                                                (("two_conv", "mobilenet_v3_small"), True)])
+def test_networks_are_named_once_or_one_each(backbone, deep):
+    config = PPLConfig(code_lengths=(8, 8), backbone=backbone)
+    assert config.per_surrogate("backbone") == ((backbone,) * 2 if isinstance(backbone, str) else tuple(backbone))
+    assert config.has_deep_surrogates is deep and hash(config)
 
 
 def test_a_configuration_cannot_be_changed():

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from toy_game import TINY, gradients, start, toy
 
 from pplkit import budget, game, losses
+from pplkit.backbones import Dense, TwoConv
 from pplkit.config import PPLConfig
 from pplkit.game import SERIES, Game
 from pplkit.gradient_reversal import reverse_gradient
@@ -60,6 +61,7 @@ CASES = {
     "the generator breaks J_o up": {"affinity": 2.0, "generator_affinity": -3.0},
     "each its own": {"code_lengths": (8, 4, 12), "surrogate_objective": ("both", "privacy", "affinity"), "clean": 1.0,
                      "generator_affinity": (-3.0, 0.0, 1.0), "affinity": 0.5, "reverse_scale": (2.0, 0.3, 0.0)},
+    "several networks": {"code_lengths": (8, 4, 6), "backbone": ("two_conv", "dense", "two_conv_3x3")},
     "one learns from protected images only": {"code_lengths": (8, 4), "surrogate_objective": ("both", "affinity")},
 }
 
@@ -226,6 +228,14 @@ def test_a_game_leaves_the_global_random_state_alone(settings):
     played.warm_up()
     played.round(0)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_each_surrogate_has_its_own_network_and_the_start_that_it_would_have_alone():
+    played = start(code_lengths=(8, 8, 8), backbone=("dense", "two_conv", "dense"))
+    assert [type(network.backbone) for network in played.surrogates] == [Dense, TwoConv, Dense]
+    for i, network in enumerate(played.surrogates):
+        alone = start(code_lengths=(8,), backbone=played.config.backbone[i], seed=i).surrogates[0]
+        assert all(torch.equal(*pair) for pair in zip(network.parameters(), alone.parameters(), strict=True))
 
 
 def test_images_that_are_not_square_are_refused():

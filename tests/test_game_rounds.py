@@ -99,6 +99,16 @@ def test_several_surrogates_start_anew_in_turn(monkeypatch):
     assert times == {8: [0, 6, 12], 6: [0, 3, 9]}
 
 
+def test_a_surrogate_starts_anew_with_its_own_network():
+    played = start(code_lengths=(4, 8, 6), backbone=("two_conv", "dense", "two_conv"), restart_every=(0, 2, 2))
+    before = [played.surrogates[i].backbone.state_dict() for i in (1, 2)]
+    before = [{name: weight.clone() for name, weight in state.items()} for state in before]
+    played.refresh(2)
+    played.refresh(3)
+    for network, old in zip(played.surrogates[1:], before, strict=True):
+        assert all(not torch.equal(weight, old[name]) for name, weight in network.backbone.state_dict().items())
+
+
 def test_a_surrogate_that_starts_anew_is_not_warmed_up_and_hides_no_collapse():
     played, alone = start(code_lengths=(4, 8), restart_every=(0, 3)), start(code_lengths=(4,))
     before = played.surrogates[1].code.weight.detach().clone()

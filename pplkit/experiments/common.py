@@ -121,7 +121,7 @@ def setting(text: str) -> tuple[str, object]:
     parts = [_number(part) for part in value.rstrip(",").split(",")]
     if not any(isinstance(part, str) for part in parts):
         return name, tuple(parts) if "," in value else parts[0]
-    if "," in value and all(str(part).isidentifier() for part in parts):
+    if "," in value and (name == "backbone" or all(str(part).isidentifier() for part in parts)):
         return name, tuple(parts)
     return name, {"True": True, "False": False, "None": None}.get(value, value)
 

@@ -28,16 +28,22 @@ def usual(dataset: str) -> tuple[str, str]:
 
 def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: bool = False,
                   backbone: str = "two_conv", regime: str = "reference", game: dict[str, object] | None = None) -> PPLConfig:
-    """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε and other fields if given."""
-    fields = [field.name for field in dataclasses.fields(PPLConfig) if field.name not in ("epsilon", "seed", "backbone")]
+    """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε and other fields if given.
+
+    `backbone` is every surrogate's network unless `game` has a tuple of one each.
+    """
+    fields = [field.name for field in dataclasses.fields(PPLConfig) if field.name not in ("epsilon", "seed")]
     unknown = sorted(set(game or {}) - set(fields))
     if unknown:
-        raise ValueError(f"the game cannot be given {', '.join(unknown)}: its fields are {', '.join(fields)} (epsilon, seed "
-                         "and backbone are arguments of their own)")
-    changes = dict(game or {}) | ({"warmup_steps": 10, "steps": 10} if fast else {})
+        raise ValueError(f"the game cannot be given {', '.join(unknown)}: its fields are {', '.join(fields)} (epsilon and seed "
+                         "are arguments of their own)")
+    if isinstance((game or {}).get("backbone"), str):
+        raise ValueError(f"the game's backbone must be one network per surrogate, got {game['backbone']!r}: --backbone names "
+                         "one for surrogates and victims")
+    changes = {"backbone": backbone} | dict(game or {}) | ({"warmup_steps": 10, "steps": 10} if fast else {})
     if epsilon is not None:
         changes["epsilon"] = epsilon
-    return REGIMES[regime](dataset, seed=seed, backbone=backbone, **changes)
+    return REGIMES[regime](dataset, seed=seed, **changes)
 
 
 def game_title(regime: str, game: dict[str, object]) -> str:
@@ -138,7 +144,8 @@ def add_game(options: argparse.ArgumentParser, regime: str = "") -> None:
     default, shown = (argparse.SUPPRESS, f" (default: {regime})") if regime else ("reference", "")
     options.add_argument("--regime", choices=list(REGIMES), default=default, help=f"how the game is played{shown}")
     options.add_argument("--game", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
-                         help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8,")
+                         help="fields of PPLConfig that differ from the regime's, as batch_size=32 code_lengths=8, or "
+                              "backbone=two_conv,two_conv,dense,dense for surrogates of several networks")
     options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
     options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
     options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")

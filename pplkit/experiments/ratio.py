@@ -81,7 +81,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
     `regime`, `game` and `how` as for `games.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
-    check_pretraining(backbone, split)
+    for network in {backbone, *configuration(dataset, seed, epsilon, fast, backbone, regime, game).per_surrogate("backbone")}:
+        check_pretraining(network, split)
     run, folder, taken = generator_of(dataset, split, seed, epsilon, work, device, fast, backbone, options, regime, game, **how)
     twin = protect_split(split, lambda images: run.protect(images, cache=(options or {}).get("cache")))
     generator = dataclasses.asdict(run.config)

@@ -24,8 +24,6 @@ from tqdm.auto import tqdm
 
 from pplkit import budget, plots
 from pplkit import device as devices
-from pplkit.backbones import TORCHVISION
-from pplkit.backbones import parse as parse_backbone
 from pplkit.budget import format_epsilon
 from pplkit.config import PAPER
 from pplkit.data import ImageSet, RetrievalSplit, load
@@ -128,24 +126,26 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
              validation: int = 0) -> dict[str, dict]:
     """The steps of one seed: "generator", and "adsh clean 16" -> result of `run_victim` for every cell.
 
-    `backbone` is the surrogates' and the victims'; `game` has fields of `PPLConfig` that differ from the regime's; `memory` as
-    for `train_generator`. `generators`: folder to take the generator from instead of playing the game, see
-    `shipped_generator`. With an option `cache` of `load` the protected images are kept in that folder, not in memory.
+    `backbone` is the victims' network, and the surrogates' unless `game` names theirs; `game` has fields of `PPLConfig` that
+    differ from the regime's; `memory` as for `train_generator`. `generators`: folder to take the generator from instead of
+    playing the game, see `shipped_generator`. With an option `cache` of `load` the protected images are kept in that folder,
+    not in memory.
     `validation`: so many database images outside the training set take the place of the queries; the game is the same.
     """
     options = options or {}
     whole = split = load(dataset, root, seed=seed, **options)
     if validation:
         split = dataclasses.replace(whole.validation(validation, seed, keep_train=True), name=whole.name)
-    check_pretraining(backbone, split)  # pretrained on the database, weights know validation queries, too
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
+    for network in {backbone, *config.per_surrogate("backbone")}:
+        check_pretraining(network, split)  # pretrained on the database, weights know validation queries, too
     clean = work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}"
     taken = file_digest(generators, seed)
     work = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game, taken)
     parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
     shipped = None if generators is None else shipped_generator(generators, seed, config, whole)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest, "taken": taken,
-           "accumulation": parts if parts > 1 and parse_backbone(backbone)[0] in TORCHVISION else None}
+           "accumulation": parts if parts > 1 and config.has_deep_surrogates else None}
 
     def train() -> dict:
         if shipped is not None:

@@ -69,14 +69,14 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     networks = tuple(networks)
-    for network in (backbone, *networks):
-        check_pretraining(network, split)
     source = load(origin, origin_root or root, seed=seed, **(origin_options or {})) if origin else split
     if source.train.images.shape[1] != split.train.images.shape[1]:
         raise ValueError(f"{origin} has {source.train.images.shape[1]} channels and {dataset} {split.train.images.shape[1]}: "
                          "a generator is carried over between images of the same kind")
     at = None if origin in PAPER else epsilon
     config = configuration(origin or dataset, seed, at, fast, backbone, regime, game)
+    for network in {*config.per_surrogate("backbone"), *networks}:
+        check_pretraining(network, split)
     used = range(seed, seed + len(config.code_lengths))
     if victim_seed in used:
         raise ValueError(f"--victim-seed {victim_seed} is the seed of a surrogate, whose first layers the victim would start "

@@ -233,7 +233,8 @@ def test_colour_images_other_networks_and_smaller_sets_have_places_of_their_own(
     ("train=40", ("train", 40)), ("share=0.5", ("share", 0.5)), ("cache=a=b", ("cache", "a=b")),
     ("code_lengths=8,12", ("code_lengths", (8, 12))), ("rates=1e-3,", ("rates", (0.001,))),
     ("cache=/a,b", ("cache", "/a,b")), ("classes=n02,n03", ("classes", ("n02", "n03"))),
-    ("scaled=False", ("scaled", False)), ("widths=None", ("widths", None))])
+    ("scaled=False", ("scaled", False)), ("widths=None", ("widths", None)),
+    ("backbone=dense,resnet18@64:a/b.safetensors", ("backbone", ("dense", "resnet18@64:a/b.safetensors")))])
 def test_settings_as_typed(text, expected):
     assert common.setting(text) == expected
     for wrong in ("train", "=4", ""):
@@ -311,6 +312,8 @@ def test_fields_of_the_game_can_be_given(arguments, tmp_path):
     assert (used["code_lengths"], used["batch_size"], used["steps"]) == ([8, 4], 16, 10)  # --fast plays 10
     with pytest.raises(ValueError, match="cannot be given stepps: its fields are code_lengths, "):
         games.configuration("cifar10", 0, game={"stepps": 3})
+    with pytest.raises(ValueError, match="backbone must be one network per surrogate, got 'dense': --backbone names one"):
+        games.configuration("cifar10", 0, game={"backbone": "dense"})
     with pytest.raises(ValueError, match="cannot be given seed: .*arguments of their own"):
         games.configuration("cifar10", 0, game={"seed": 3})
 
