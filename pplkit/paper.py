@@ -9,6 +9,7 @@ TRAIN_DOMAINS = {"clean": ("C->C", "C->A", "A->C", "A->A"), "adversarial": ("A->
 METHODS = ("adsh", "dsdh")
 BITS = (8, 12, 16, 24)
 TOLERANCE = 0.02
+CROSSES = "crosses: the paper's Table 1 (ADSH there most likely with learned database codes)"  # a legend's title
 
 
 @lru_cache
@@ -20,6 +21,12 @@ def table1() -> dict[tuple[str, str, str, str, int], float]:
     with open(embedded("results", "paper-table1.csv"), newline="") as file:
         return {(row["dataset"], row["train"], row["method"], row["task"], int(row["bits"])): float(row["mAP"])
                 for row in csv.DictReader(file)}
+
+
+def victim_row(dataset: str, train_domain: str, method: str, bits: int) -> dict[str, float]:
+    """Scenario -> mAP of one victim in the paper's Table 1, as in `table1`; empty for a data set that it has not."""
+    return {scenario: mean for scenario in TRAIN_DOMAINS[train_domain]
+            if (mean := table1().get((dataset, train_domain, method, scenario, bits))) is not None}
 
 
 def in_domain(train_domain: str, scenario: str) -> bool:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from pplkit import plots
 from pplkit.budget import format_epsilon
+from pplkit.config import PAPER
 from pplkit.data import ImageSet, load
 from pplkit.experiments.common import (
     add_colour,
@@ -41,7 +42,7 @@ from pplkit.experiments.common import (
 )
 from pplkit.experiments.games import add_game, asked_game, configuration, game_suffix, generator_of, other_game
 from pplkit.experiments.table1 import trained_victim
-from pplkit.paper import METHODS
+from pplkit.paper import CROSSES, METHODS, TRAIN_DOMAINS, victim_row
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
 
@@ -119,8 +120,10 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
 
 
 def figure(stored: dict) -> Figure:
-    """Two panels as in Fig. 5, ADSH and DSDH: mAP of the four scenarios over the share, bands the seeds' intervals."""
-    drawn = Figure(figsize=(9.6, 3.9), layout="constrained")
+    """Two panels as in Fig. 5, ADSH and DSDH: mAP of the four scenarios over the share, bands the seeds' intervals; crosses are
+    the paper's Table 1, whose searchers have the shares 0 and 1.
+    """
+    drawn = Figure(figsize=(9.6, 4.4), layout="constrained")
     axes = drawn.subplots(1, len(METHODS), sharey=True)
     for ax, method in zip(axes, METHODS, strict=True):
         for number, scenario in enumerate(SCENARIOS):
@@ -129,10 +132,15 @@ def figure(stored: dict) -> Figure:
             ax.plot(x, [row["mAP"] for row in line], color=colour, linestyle=plots.STYLES[number], marker="osD^"[number],
                     markersize=5, label=scenario)
             ax.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.15)
+        for share, domain in enumerate(TRAIN_DOMAINS):
+            for scenario, value in victim_row(stored["dataset"], domain, method, BITS).items():
+                ax.plot(share, value, color=plots.PALETTE[SCENARIOS.index(scenario)], marker="x", linestyle="none",
+                        markersize=7, markeredgewidth=2)
         ax.set(title=method.upper(), xlabel="share of protected training images", ylim=(0, 1))
     entitle(drawn, stored["what"])
     axes[0].set_ylabel("mAP, network codes")
-    axes[0].legend(ncols=2)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10,
+                 title=CROSSES if stored["dataset"] in PAPER else None, title_fontsize=9)
     return drawn
 
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pplkit import budget
+from pplkit import budget, paper
+from pplkit.data import embedded
 from pplkit.experiments import epsilon, games, table1
 from pplkit.scenarios import SCENARIOS, evaluate_scenarios
 
@@ -84,3 +85,42 @@ def test_a_cell_equals_the_package(arguments, work, tmp_path):
     cells = {c["scenario"]: c["mAP"] for c in stored["scaled"] if (c["method"], c["train"], c["epsilon"])
              == ("dsdh", "adversarial", 1.0)}
     assert cells == {scenario: pytest.approx(value.expected, abs=1e-4) for scenario, value in found.items()}
+
+
+def test_colour_images_of_several_networks_and_a_generator_that_was_taken(pictures, work, tmp_path, capsys):
+    of = ["--dataset", f"folder:{pictures}", "--fast", "--work", str(work), "--out", str(tmp_path), "--device", "cpu",
+          "--backbone", "dense", "--load", "size=16", "channels=3", "query_share=0.2", "--trained-at", "0.3",
+          "--game", "backbone=two_conv,dense,dense,dense", "--epsilons", "0.3"]
+    epsilon.main([*of, "--retrained", "0.3"])
+    path, = tmp_path.glob("epsilon-pictures-dense-game*-fast.json")
+    stored = json.loads(path.read_text())
+    assert stored["generator"]["backbone"] == ["two_conv", "dense", "dense", "dense"] and stored["taken"] == {"0": None}
+    assert stored["what"].endswith("reference, backbone=two_conv,dense,dense,dense") and "dense from random" in stored["what"]
+    assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2} and stored["images"]["query"] == 9
+    assert stored["scaled"] == stored["retrained"] and len(stored["scaled"]) == 4 * 4
+    assert all(victim["backbone"] == "dense" for step in work.rglob("scaled-0.3-0.3-0.json")
+               for key in [json.loads(step.read_text())["key"]] if key["split"]["counts"]["query"] == 9
+               for victim in key["victims"])
+
+    (game,) = (work / "fast").glob("table1-pictures-dense-*/seed0")
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "generator-0.safetensors").write_bytes((game / "generator.safetensors").read_bytes())
+    taken = [*of, "--generators", str(tmp_path / "shipped")]
+    with pytest.raises(SystemExit):
+        epsilon.main([*taken, "--retrained", "0.1", "0.3"])
+    assert "--retrained 0.1 0.3 plays a game for each: leave out one" in capsys.readouterr().err
+    epsilon.main([*taken, "--out", str(tmp_path / "taken")])
+    again = json.loads((tmp_path / "taken" / path.name).read_text())
+    assert again["scaled"] == stored["scaled"] and again["retrained"] == [] and len(again["taken"]["0"]) == 64
+
+
+@pytest.mark.parametrize(("dataset", "crosses"), [("fashion-mnist", 4), ("pictures", 0)])
+def test_crosses_are_the_papers_cells_at_its_budget(dataset, crosses):
+    stored = json.loads(embedded("results", "epsilon-fashion-mnist.json").read_text()) | {"dataset": dataset}
+    drawn = epsilon.figure(stored)
+    for ax, (method, domain) in zip(drawn.axes, [(m, d) for m in paper.METHODS for d in paper.TRAIN_DOMAINS], strict=True):
+        found = {(line.get_color(), *line.get_xydata()[0]) for line in ax.lines if line.get_marker() == "x"}
+        expected = {(epsilon.plots.PALETTE[SCENARIOS.index(scenario)], 0.3, value) for (name, d, m, scenario, bits), value
+                    in paper.table1().items() if (name, d, m, bits) == (dataset, domain, method, 16)}
+        assert found == expected and len(found) == crosses
+    assert (paper.CROSSES in drawn.legends[0].get_title().get_text()) is bool(crosses)

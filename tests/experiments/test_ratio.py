@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pplkit import paper
 from pplkit.data import ImageSet, embedded
 from pplkit.experiments import ratio, table1
+from pplkit.scenarios import SCENARIOS
 
 CLEAN = ImageSet(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 2, 2).clone(), torch.arange(20) % 3)
 PROTECTED = CLEAN.images + 100
@@ -29,6 +31,17 @@ def test_shares_are_exact_nested_and_keep_places(share, larger, seed):
 def test_the_stored_results_have_todays_title(dataset):
     stored = json.loads(embedded("results", f"ratio-{dataset}.json").read_text())
     assert stored["what"] == ratio.title(dataset, stored["backbone"], stored["generator"]["epsilon"])
+
+
+@pytest.mark.parametrize(("dataset", "crosses"), [("fashion-mnist", 8), ("cifar10", 8), ("pictures", 0)])
+def test_crosses_are_the_papers_cells_of_searchers_with_one_kind_of_images(dataset, crosses):
+    stored = json.loads(embedded("results", "ratio-cifar10.json").read_text()) | {"dataset": dataset}
+    for ax, method in zip(ratio.figure(stored).axes, paper.METHODS, strict=True):
+        found = {(line.get_color(), *line.get_xydata()[0]) for line in ax.lines if line.get_marker() == "x"}
+        expected = {(ratio.plots.PALETTE[SCENARIOS.index(scenario)], {"clean": 0, "adversarial": 1}[domain], value)
+                    for (name, domain, m, scenario, bits), value in paper.table1().items()
+                    if (name, m, bits) == (dataset, method, 16)}
+        assert found == expected and len(found) == crosses
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
