@@ -1,4 +1,4 @@
-"""Every command and every line of Python in the README works."""
+"""Every command and every line of Python in the README works, and every command of the page with all results."""
 
 import importlib
 import re
@@ -14,7 +14,8 @@ from pplkit import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+RESULTS = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README + RESULTS, re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 TARGETS = set(re.findall(r"`make ([\w-]+)", README)) | {command.split()[1] for command in COMMANDS if "make " in command}
 
@@ -63,6 +64,7 @@ def test_python_blocks_and_the_command_run_as_printed_but_for_their_length(tmp_p
         "photos", "photos-protected", "photos-protected-report.csv", "photos-evaluation.json", "generator.safetensors"}
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(("text", "folder"), [(README, ROOT), (RESULTS, ROOT / "data" / "results")])
+def test_every_link_leads_somewhere(text, folder):
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
+        assert (folder / target).exists(), target

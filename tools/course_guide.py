@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -206,15 +207,15 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     parts = {"course map": lambda: short_map(entries)}
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
-    in_readme = {"course map": outside, "results": lambda: results.results_table(root),
-                 "reference": lambda: results.reference_table(root), "scatter": lambda: results.scatter_table(root),
-                 "games": lambda: results.games_table(root), "apart": lambda: results.apart_table(root),
-                 "trials": lambda: results.trials_table(root), "figures": lambda: results.figures_table(root),
-                 "speed": lambda: results.speed_table(root),
-                 **{name: lambda name=name: results.colour_table(name, root) for name in ("cifar10", "imagenet13")},
-                 **{name: lambda stored=stored: results.colour_table(stored, root)
-                    for name, stored in results.PRETRAINED.items()}}
-    for path, offered in {root / "README.md": in_readme, folder / "README.md": full}.items():
+    in_readme = {"course map": outside, "overview": lambda: results.overview_table(root),
+                 "results": lambda: results.results_table(root), "speed": lambda: results.speed_table(root)}
+    tables = {"games": results.games_table, "apart": results.apart_table, "reference": results.reference_table,
+              "scatter": results.scatter_table, "figures": results.figures_table, "trials": results.trials_table,
+              **{name: partial(results.colour_table, stored)
+                 for name, stored in {"cifar10": "cifar10", "imagenet13": "imagenet13", **results.PRETRAINED}.items()}}
+    in_results = {name: lambda table=table: table(root=root).replace("](data/results/", "](") for name, table in tables.items()}
+    for path, offered in {root / "README.md": in_readme, folder / "README.md": full,
+                          root / "data" / "results" / "README.md": in_results}.items():
         if path.is_file():
             before = path.read_text(encoding="utf-8")
             after = fill(before, offered, path.name)

@@ -1,4 +1,6 @@
-"""The results in the project's README: our tables and figures beside the paper's, written from `data/results/`.
+"""The results in README.md and data/results/README.md: our tables and figures beside the paper's, from `data/results/`.
+
+Links are those of README.md, from the repository's root.
 
 Part of `tools/course_guide.py`; nothing here is typed by hand but what the paper says.
 """
@@ -85,8 +87,9 @@ def cells_table(stored: dict) -> str:
     return "\n".join(lines)
 
 
-def _at_half_budget(half: dict) -> str:
-    """What a table with ε = 0.15 says beside the paper's at 0.3."""
+def _at_half_budget(name: str, root: Path) -> str:
+    """What table1-NAME.json, with ε = 0.15, says beside the paper's at 0.3."""
+    half = _stored(root, f"table1-{name}")
     rows = table1.compared(half["cells"])
     shown = ", ".join(f"{row['task']} {row['mAP']:.3f} ({row['paper']:.3f})" for row in rows
                       if (row["method"], row["train"]) == ("adsh", "clean"))
@@ -94,7 +97,7 @@ def _at_half_budget(half: dict) -> str:
     epsilon, ratio = half["generator"]["epsilon"], table1.cross_domain_ratio(half["cells"])
     return (f"At half the budget (ε = {epsilon:g}, 16 bits, {seeds}; the paper's cells stay those at its own)\n"
             f"{_met(half)};\nmean cross-domain mAP is {ratio:.2f} times the paper's. "
-            f"ADSH trained on clean images:\n{shown}.")
+            f"ADSH trained on clean images:\n{shown}. {_drawn(name)}")
 
 
 def games_table(root: Path = rules.ROOT) -> str:
@@ -113,10 +116,10 @@ def games_table(root: Path = rules.ROOT) -> str:
 
 def results_table(root: Path = rules.ROOT) -> str:
     """Our Table 1 on Fashion-MNIST beside the paper's, from the stored results, as markdown."""
-    stored, reference, half = (_stored(root, f"table1-fashion-mnist{name}") for name in ("", "-two_conv-reference", "-eps0.15"))
+    stored, reference = (_stored(root, f"table1-fashion-mnist{name}") for name in ("", "-two_conv-reference"))
     return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} Each seed alone meets {_alone(stored)} cells. On average (in "
             f"brackets the reference with 5×5): {_means(stored, reference)}. {_drawn('fashion-mnist')}\n\n"
-            f"{fresh_seed(root)}\n\n{_at_half_budget(half)}")
+            f"{fresh_seed(root)}\n\n{_at_half_budget('fashion-mnist-eps0.15', root)}")
 
 
 def fresh_seed(root: Path = rules.ROOT) -> str:
@@ -141,15 +144,15 @@ def fresh_seed(root: Path = rules.ROOT) -> str:
 
 def reference_table(root: Path = rules.ROOT) -> str:
     """Our Table 1 with the generator of most notebooks, as markdown."""
-    stored, half = (_stored(root, f"table1-fashion-mnist-two_conv{name}") for name in ("-reference", "-eps0.15-reference"))
+    stored = _stored(root, "table1-fashion-mnist-two_conv-reference")
     return (f"{cells_table(stored)}\n\n{_in_one_sentence(stored)} {_drawn('fashion-mnist-two_conv-reference')}\n\n"
-            f"{_at_half_budget(half)}")
+            f"{_at_half_budget('fashion-mnist-two_conv-eps0.15-reference', root)}")
 
 
 def scatter_table(root: Path = rules.ROOT) -> str:
     """Our Table 1 with the generator that also breaks up A->A, as markdown."""
-    stored, reference, half, heavier = (_stored(root, f"table1-fashion-mnist-two_conv{name}") for name in (
-        "-scatter", "-reference", "-eps0.15-scatter", "-scatter-gamef24c9c"))
+    stored, reference, heavier = (_stored(root, f"table1-fashion-mnist-two_conv{name}") for name in (
+        "-scatter", "-reference", "-scatter-gamef24c9c"))
     by_domain = []
     for domain, trained in (("clean", "clean"), ("adversarial", "protected")):
         met, before = ([row["met"] for row in table1.compared(table["cells"]) if row["train"] == domain]
@@ -162,7 +165,7 @@ def scatter_table(root: Path = rules.ROOT) -> str:
             f"{_in_one_sentence(heavier)} Each seed alone meets {_alone(heavier)}. "
             f"On average (in brackets the table above): {_means(heavier, stored)}. "
             f"{_drawn('fashion-mnist-two_conv-scatter-gamef24c9c')}"
-            f"\n\n{_at_half_budget(half)}")
+            f"\n\n{_at_half_budget('fashion-mnist-two_conv-eps0.15-scatter', root)}")
 
 
 def apart_table(root: Path = rules.ROOT) -> str:
@@ -199,7 +202,7 @@ def trials_table(root: Path = rules.ROOT) -> str:
     return "\n".join(lines)
 
 
-# With networks that `pplkit.experiments.pretrain` pretrained; the README has the commands
+# With networks that `pplkit.experiments.pretrain` pretrained; data/results/README.md has the commands
 PRETRAINED = {"cifar10 pretrained": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372",
               "cifar10 pretrained scatter": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-scatter-gamea8cea0",
               "imagenet13 pretrained": "imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0"}
@@ -224,6 +227,29 @@ def colour_table(name: str, root: Path = rules.ROOT) -> str:
     return (f"{run}.\n\n{cells_table(stored)}\n\n{_in_one_sentence(stored)} {which}{weak}. "
             f"ADSH with network codes on both sides, 16 bits, trained on clean images: {domains}; "
             f"on protected images: {protected}. {_drawn(name)}")
+
+
+def overview_table(root: Path = rules.ROOT) -> str:
+    """One row for each of our tables of the three data sets, and what was run where, as markdown."""
+    lines = ["| data set | game, network | what was run | cells as good as the paper's | C->C, 16 bits: ADSH | DSDH "
+             "| across domains, over the paper's |", "|---|---|---|---|---|---|---|"]
+    for name in ("fashion-mnist", "fashion-mnist-two_conv-reference", "cifar10", *PRETRAINED.values(), "imagenet13"):
+        stored = _stored(root, f"table1-{name}")
+        rows, found, paper = table1.compared(stored["cells"]), {}, {}
+        for row in rows:
+            if (row["task"], row["train"], row["bits"]) == ("C->C", "clean", 16):
+                found[row["method"]], paper[row["method"]] = row["mAP"], row["paper"]
+        seeds = len(stored["runs"])
+        devices = {device for run in stored["runs"].values() for device in run["device"]}
+        size = f"{stored['images']['database']:,} images" if "images" in stored else "all images"
+        network, _, weights = stored["generator"]["backbone"].partition(":")
+        lines.append(f"| {TITLES[rows[0]['dataset']]} | `{stored['regime']}`, `{network}`"
+                     f"{', weights of our own' if weights else ''} "
+                     f"| {size}, {seeds} seed{'s' if seeds > 1 else ''}, {', '.join(sorted(devices))} "
+                     f"| {sum(row['met'] for row in rows)} of {len(rows)} | "
+                     + " | ".join(f"{found[m]:.2f} ({paper[m]:.2f})" for m in METHODS)
+                     + f" | {table1.cross_domain_ratio(stored['cells']):.2f} |")
+    return "\n".join(lines)
 
 
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenet13": "ImageNet-13"}
