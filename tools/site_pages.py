@@ -66,6 +66,8 @@ class Pages:
         place = os.path.normpath(os.path.join(os.path.dirname(source), path)).replace(os.sep, "/")
         if not (self.root / place).exists() or place.startswith(".."):
             raise FileNotFoundError(f"{source} links to {target!r}, which is not in the repository")
+        if (place, anchor) == ("README.md", "results"):  # the section has a page of its own
+            place, anchor = "docs/results.md", ""
         self.wanted.add(place)
         folder = os.path.dirname(page_of(source, self.root)) or "."
         page = os.path.relpath(page_of(place, self.root), folder).replace(os.sep, "/")

@@ -131,6 +131,7 @@ class TestSources:
         ("../pplkit/hashing", "notebooks/10_epsilon_slider.ipynb", "../pplkit/hashing/index.md"),
         ("01_hashing_basics.ipynb#ties", "notebooks/00_start_here.ipynb", "01_hashing_basics.ipynb#ties"),
         ("../README.md", "notebooks/README.md", "../index.md"),
+        ("../../README.md#results", "data/results/README.md", "../../results.md"),
         ("../notebooks/README.md", "docs/index.md", "notebooks/README.md"),
         ("explorer.md", "docs/index.md", "explorer.md"),
         ("data/results/table1-fashion-mnist.json", "README.md", "data/results/table1-fashion-mnist.json"),
