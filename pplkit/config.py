@@ -134,9 +134,11 @@ class PPLConfig:
             raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
         if not is_number(self.generator_average) or self.generator_average >= 1:
             raise ValueError(f"generator_average must be in [0, 1), got {self.generator_average!r}")
-        for name, value in vars(self).items():  # lists equal tuples, and False equals None
+        for name, value in vars(self).items():  # lists equal tuples, one name equals all alike, and False equals None
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
+        if len(set(self.per_surrogate("backbone"))) == 1:
+            object.__setattr__(self, "backbone", self.per_surrogate("backbone")[0])
         object.__setattr__(self, "full_resolution", bool(self.full_resolution) or None)
 
     def per_surrogate(self, name: str) -> tuple:

@@ -61,9 +61,12 @@ class Patterns:
             epsilon, norm: the budget.
             index: which images; all by default.
         """
-        images = self.images[part].images[index]  # (N, C, H, W)
-        wanted = budget.adversarial(budget.to_float(images), self.of(part)[index], epsilon, norm)
-        return budget.enforce(images, wanted, epsilon, norm)
+        parts = (tensor[index].split(self._batch_size) for tensor in (self.images[part].images, self.of(part)))
+        protected = []
+        for clean, pattern in zip(*parts, strict=True):  # (B, C, H, W); all at once the float copies would need far more memory
+            wanted = budget.adversarial(budget.to_float(clean), pattern, epsilon, norm)
+            protected.append(budget.enforce(clean, wanted, epsilon, norm))
+        return torch.cat(protected)
 
 
 @torch.no_grad()

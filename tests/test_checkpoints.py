@@ -18,6 +18,7 @@ SETTINGS = {
     "momentum": {"optimiser": "momentum"},
     "average": {"generator_average": 0.9},
     "refresh": {"refresh_every": 2, "restart_every": (0, 3), "code_lengths": (8, 4), "generator_schedule": "cosine"},
+    "two networks": {"code_lengths": (8, 4), "backbone": ("two_conv", "dense"), "refresh_every": 2, "restart_every": (0, 3)},
     "frozen surrogate": {"surrogate_learning_rate": 0.0},
     "bfloat16": {"autocast": True},
     "wide": {"widths": (16, 32, 64, 128)},  # moments of channels_last weights must come back in place

@@ -104,6 +104,7 @@ def test_networks_are_named_once_or_one_each(backbone, deep):
     config = PPLConfig(code_lengths=(8, 8), backbone=backbone)
     assert config.per_surrogate("backbone") == ((backbone,) * 2 if isinstance(backbone, str) else tuple(backbone))
     assert config.has_deep_surrogates is deep and hash(config)
+    assert PPLConfig(code_lengths=(8, 8), backbone=("dense", "dense")) == PPLConfig(code_lengths=(8, 8), backbone="dense")
 
 
 def test_a_configuration_cannot_be_changed():

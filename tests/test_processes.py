@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from pplkit.game import Game
 from pplkit.processes import Processes, current, free_port
 
-# Both the parent and the two processes run this: a game with and one without batch normalisation in its surrogates. SGD, since
+# Both the parent and the two processes run this: games with and without batch normalisation in their surrogates, and with it
+# in one of them. SGD, since
 # Adam turns a rounding difference of a gradient that is almost 0 into a whole step; small steps where 52 normalised layers on
 # 8 images make such differences grow. The gradients are compared by their norms, in the history. The third game is compiled,
 # but not to machine code, which would cost half a minute.
@@ -39,10 +40,11 @@ PROGRAM = textwrap.dedent("""
     data = ImageSet(images.to(torch.uint8), labels)
 
     def play(folder):
-        for name, warm, rate in (("two_conv", 2, 0.01), ("mobilenet_v3_small", 0, 1e-5), ("two_conv-compiled", 2, 0.01)):
+        for name, warm, rate in (("two_conv", 2, 0.01), ("mobilenet_v3_small", 0, 1e-5), ("two_conv-compiled", 2, 0.01),
+                                 ("mobilenet_v3_small+dense", 0, 1e-5)):
             calls, backbone = [], name.removesuffix("-compiled")
-            config = PPLConfig(backbone=backbone, warmup_steps=warm, steps=4, batch_size=8, widths=(4, 4), optimiser="sgd",
-                               code_lengths=(4, 8), generator_learning_rate=rate, surrogate_learning_rate=rate,
+            config = PPLConfig(backbone=(2 * backbone.split("+"))[:2], warmup_steps=warm, steps=4, batch_size=8, widths=(4, 4),
+                               optimiser="sgd", code_lengths=(4, 8), generator_learning_rate=rate, surrogate_learning_rate=rate,
                                refresh_every=3, generator_average=0.5, clean=0.5, restart_every=(0, 2),
                                generator_schedule="cosine", autocast=False, checkpoint_every=2)
             stop = lambda step, run: calls.append(step) or (False if backbone == "two_conv" and step == 4 else None)
@@ -99,7 +101,7 @@ def played(tmp_path_factory) -> tuple[Path, dict]:
     return folder, alone
 
 
-@pytest.mark.parametrize("game", ["two_conv", "mobilenet_v3_small", "two_conv-compiled"])
+@pytest.mark.parametrize("game", ["two_conv", "mobilenet_v3_small", "two_conv-compiled", "mobilenet_v3_small+dense"])
 def test_two_processes_end_with_the_weights_of_one(played, game):
     folder, alone = played
     states = [load_file(folder / f"{game}-{rank}-of-2.safetensors") for rank in (0, 1)]
@@ -108,7 +110,7 @@ def test_two_processes_end_with_the_weights_of_one(played, game):
         assert torch.equal(states[0][name], states[1][name]), name  # they never drift apart
         assert torch.allclose(states[0][name].double(), expected.double(), atol=2e-5, rtol=3e-4), name
     moved = alone[game]["history/perturbation"]
-    assert len(moved) == (4 if game == "mobilenet_v3_small" else 2)  # the callback of the first process ended both
+    assert len(moved) == (4 if game.startswith("mobilenet") else 2)  # the callback of the first process ended both
 
 
 def test_only_the_first_process_writes_and_calls_back(played):

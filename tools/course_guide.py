@@ -208,6 +208,7 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
     in_readme = {"course map": outside, "overview": lambda: results.overview_table(root),
+                 "in short": lambda: results.in_short(root),
                  "results": lambda: results.results_table(root), "speed": lambda: results.speed_table(root)}
     tables = {"games": results.games_table, "apart": results.apart_table, "reference": results.reference_table,
               "scatter": results.scatter_table, "figures": results.figures_table, "trials": results.trials_table,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argp
 
 def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[int], load: dict[str, object] | None = None,
                 budget: float | None = None, parts: Sequence[str] = ("cells",), same: dict[str, object] | None = None,
-                **columns: Sequence[object]) -> None:
+                generators: Path | None = None, **columns: Sequence[object]) -> None:
     """End with an error (exit status 2) if a result file is there that this run would replace by less, or by another's.
 
     Args:
@@ -74,6 +74,7 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
         budget: ε of this run, None if the file's name has it, or the file has several.
         parts: entries of the file that hold cells.
         same: other entries of the file that this run must have, too; entries that an older file has not are not compared.
+        generators: folder that this run takes its generators from, None if it plays; the file's may not come from elsewhere.
         columns: name of an entry of the cells -> its values in this run.
     """
     if not path.exists():
@@ -90,6 +91,9 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
     for name, value in json.loads(json.dumps(same or {})).items():
         if name in stored and given(stored[name]) != given(value):
             options.error(f"{path} was made with {name} {stored[name]}, this run has {value}: take the same, {remedy}")
+    if any((digest is None) is not (generators is None) for digest in stored.get("taken", {}).values()):
+        options.error(f"{path} was made {'with' if generators is None else 'without'} --generators, this run is not: do the "
+                      f"same, {remedy}")
     cells = [cell for part in parts for cell in stored[part]]
     found = {"seeds": ({int(seed) for cell in cells for seed in cell.get("seeds", ())}, seeds)}
     found |= {name: ({cell[name] for cell in cells}, values) for name, values in columns.items()}
@@ -141,10 +145,14 @@ def slug(dataset: str) -> str:
     return Path(dataset.removeprefix("folder:")).name
 
 
-def networks(backbone: str) -> str:
-    """What a result says of its networks, beside the paper's: "two_conv from random weights"."""
-    network, _, weights = backbone.partition(":")
-    return f"{network} from {f'the weights {Path(weights).name}' if weights else 'random weights'}"
+def networks(backbones: str | Iterable[str]) -> str:
+    """What a result says of its networks, beside the paper's: "two_conv from random weights", or of several "two_conv, dense
+    from random weights".
+    """
+    names = {name: name.partition(":") for name in ([backbones] if isinstance(backbones, str) else backbones)}
+    pretrained = [f"{network} from the weights {Path(weights).name}" for network, _, weights in names.values() if weights]
+    random = ", ".join(network for network, _, weights in names.values() if not weights)
+    return ", ".join(([f"{random} from random weights"] if random else []) + pretrained)
 
 
 def place(dataset: str, backbone: str = "two_conv") -> str:
@@ -164,16 +172,17 @@ def label(backbone: str) -> str:
     return network + (f"-{Path(weights).name.removesuffix('.safetensors')}" if weights else "")
 
 
-def check_pretraining(backbone: str, split: RetrievalSplit) -> None:
-    """ValueError if `backbone` has weights that `pplkit.experiments.pretrain` trained on this data set with other queries left
-    out: some of the queries of `split` would be images that it knows the labels of.
+def check_pretraining(backbones: Iterable[str], split: RetrievalSplit) -> None:
+    """ValueError if one of `backbones` has weights that `pplkit.experiments.pretrain` trained on this data set with other
+    queries left out: some of the queries of `split` would be images that it knows the labels of.
     """
-    weights = parse_backbone(backbone)[2]
-    if not weights or not Path(weights).is_file():
-        return
-    trained = json.loads(read_tensors(weights)[1].get("how", "{}")).get("split")
-    if trained and trained["dataset"] == split.name:
-        check_queries(weights, trained, split, "pretrain with the same --seeds and --load")
+    for backbone in dict.fromkeys(backbones):
+        weights = parse_backbone(backbone)[2]
+        if not weights or not Path(weights).is_file():
+            continue
+        trained = json.loads(read_tensors(weights)[1].get("how", "{}")).get("split")
+        if trained and trained["dataset"] == split.name:
+            check_queries(weights, trained, split, "pretrain with the same --seeds and --load")
 
 
 def check_queries(what: str, trained: dict, split: RetrievalSplit, remedy: str) -> None:

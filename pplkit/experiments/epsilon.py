@@ -9,8 +9,8 @@ The paper does not say what varies with ε. Both meanings are measured and store
   adversarial train domain have learned from images at the paper's ε.
 - "retrained": one generator trained per ε, and victims of the adversarial train domain trained on its images.
 
-Every finished step is kept under `--work` and shared with `table1 --regime reference` with the same `--backbone`, whose
-generators and victims these are. Writes `data/results/epsilon-DATASET.json` and a figure.
+Every finished step is kept under `--work` and shared with `table1` of the same game and network (the reference's and two_conv
+unless others are asked for), whose generators and victims these are. Writes `data/results/epsilon-DATASET.json` and a figure.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from pplkit.experiments.common import (
     add_colour,
     check_pretraining,
     command,
+    entitle,
     exact,
     home,
     how_run,
@@ -54,6 +55,7 @@ from pplkit.experiments.games import (
     game_suffix,
     generator_of,
     other_game,
+    parts_that_count,
 )
 from pplkit.hashing import Victim
 from pplkit.paper import CROSSES, METHODS, TRAIN_DOMAINS, victim_row
@@ -85,8 +87,7 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     config, taken = configuration(dataset, seed, trained_at, fast, backbone, regime, game), file_digest(generators, seed)
-    for network in {backbone, *config.per_surrogate("backbone")}:
-        check_pretraining(network, split)
+    check_pretraining((backbone, *config.per_surrogate("backbone")), split)
     folder = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game, taken)
     clean = work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}"
 
@@ -105,6 +106,7 @@ def scaled(dataset: str, root: str | None, seed: int, trained_at: float | None, 
         return {"cells": cells, "quality": _quality(next(iter(sweeps().values())).patterns, epsilon, config.norm)}
 
     key = {"generator": dataclasses.asdict(config), "split": split.manifest, "taken": taken,
+           "accumulation": parts_that_count(config, memory),
            "victims": [make_victim(method, BITS, seed, device, fast, backbone, split.name).settings() for method in METHODS]}
     steps = work / f"epsilon-{home(dataset, backbone, options)}{game_suffix(regime, game)}"
     steps = steps / folder.name if taken else steps
@@ -178,7 +180,7 @@ def figure(stored: dict) -> Figure:
     Args:
         stored: content of `data/results/epsilon-DATASET.json`.
     """
-    drawn = Figure(figsize=(9.6, 7.2), layout="constrained")
+    drawn = Figure(figsize=(9.6, 7.5), layout="constrained")
     axes = drawn.subplots(2, 2, sharex=True, sharey=True)
     for row, method in enumerate(METHODS):
         for column, domain in enumerate(TRAIN_DOMAINS):
@@ -201,10 +203,18 @@ def figure(stored: dict) -> Figure:
                 ax.set_xlabel("ε (pixel units)")
             if not column:
                 ax.set_ylabel("mAP, network codes")
-    crosses = f", {CROSSES}" if stored["dataset"] in PAPER else ""
+    entitle(drawn, stored["what"])
+    shown = ["lines: scaled", *(["markers: retrained"] if stored["retrained"] else []),
+             *([CROSSES] if stored["dataset"] in PAPER else [])]
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10,
-                 title=f"lines: scaled, markers: retrained{crosses}", title_fontsize=9)
+                 title=", ".join(shown), title_fontsize=9)
     return drawn
+
+
+def title(dataset: str, backbone: str, trained_at: float, retrained: bool) -> str:
+    """What a result shows."""
+    return (f"Fig. 6 on {dataset}, {networks(backbone)}, {BITS} bits, network codes; scaled: one generator trained at "
+            f"{format_epsilon(trained_at)}, its output scaled{'; retrained: one generator per epsilon' if retrained else ''}")
 
 
 def report(stored: dict) -> str:
@@ -239,6 +249,9 @@ def main(arguments: list[str] | None = None) -> None:
     if budgets and asked.generators:
         options.error(f"--generators has generators of one budget, and --retrained {' '.join(map(exact, budgets))} plays a "
                       "game for each: leave out one of the two")
+    if asked.retrain_seeds and not budgets:
+        options.error(f"--retrain-seeds {' '.join(map(str, asked.retrain_seeds))}: nothing is retrained; name budgets with "
+                      "--retrained")
     name = (f"epsilon-{place(asked.dataset, asked.backbone)}{game_suffix(how['regime'], how['game'])}"
             f"{'-fast' if asked.fast else ''}")
     path = asked.out / f"{name}.json"
@@ -246,7 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
                            how["game"])
     of = {"dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone}
     keep_stored(options, path, asked.seeds, dict(asked.load), parts=("scaled",),
-                same=of | {"trained_at": config.epsilon}, epsilon=asked.epsilons)
+                same=of | {"trained_at": config.epsilon}, generators=asked.generators, epsilon=asked.epsilons)
     keep_stored(options, path, asked.retrain_seeds or asked.seeds, dict(asked.load), parts=("retrained",), epsilon=budgets)
     common = (asked.work, asked.device, asked.fast, asked.backbone, dict(asked.load))
     slides = {seed: scaled(asked.dataset, asked.root, seed, asked.trained_at, asked.epsilons, *common, **how)
@@ -256,11 +269,9 @@ def main(arguments: list[str] | None = None) -> None:
     victims = [f"{method} {domain}" for method in METHODS for domain in TRAIN_DOMAINS]
     first = next(iter(slides[asked.seeds[0]].values()))["key"]
     stored = {
-        "what": f"Fig. 6 on {asked.dataset}, {networks(asked.backbone)}, {BITS} bits, network codes; scaled: one generator "
-                f"trained at {format_epsilon(config.epsilon)}, its output scaled; retrained: one generator per epsilon"
-                + other_game(asked.regime, how["game"]),
+        "what": title(asked.dataset, asked.backbone, config.epsilon, bool(again)) + other_game(asked.regime, how["game"]),
         **of, "game": how["game"],
-        "taken": {str(seed): next(iter(found.values()))["key"]["taken"] for seed, found in slides.items()},
+        "taken": {str(seed): next(iter(found.values()))["key"].get("taken") for seed, found in slides.items()},
         "load": dict(asked.load), "images": first["split"]["counts"],
         "generator": dataclasses.asdict(config), "trained_at": config.epsilon,
         "runs": {str(seed): how_run(found) for seed, found in slides.items()},

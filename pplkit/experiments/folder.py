@@ -74,7 +74,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
         CollapseWarning: a victim's codes are all the same, or near 0; names the victim, says what to change.
     """
     split = load(f"folder:{folder}", seed=seed, **options)
-    check_pretraining(backbone, split)
+    check_pretraining([backbone], split)
     if protected is not None:
         twin = published_twin(split, folder, protected, **options)
     elif generator is not None and epsilon is not None:

@@ -12,7 +12,7 @@ from pplkit import device as devices
 from pplkit.checkpoints import OtherCheckpoint
 from pplkit.config import PPLConfig
 from pplkit.data import RetrievalSplit
-from pplkit.experiments.common import given, home, setting
+from pplkit.experiments.common import given, home, label, setting
 from pplkit.generator import PerturbationGenerator
 from pplkit.training import PPLRun, train_ppl
 
@@ -48,8 +48,9 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
 
 def game_title(regime: str, game: dict[str, object]) -> str:
     """What a result says of its game: "scatter, steps=900"."""
+    shown = game | ({"backbone": list(map(label, game["backbone"]))} if "backbone" in game else {})  # without folders
     return ", ".join([regime, *(f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-                                for name, value in game.items())])
+                                for name, value in shown.items())])
 
 
 def other_game(regime: str, game: dict[str, object]) -> str:
@@ -75,6 +76,12 @@ def game_folder(work: Path, dataset: str, seed: int, epsilon: float, backbone: s
     """
     folder = work / f"table1-{home(dataset, backbone, options)}-{epsilon:g}{game_suffix(regime, game)}" / f"seed{seed}"
     return folder / f"taken-{taken[:6]}" if taken else folder
+
+
+def parts_that_count(config: PPLConfig, memory: dict[str, object] | None) -> int | None:
+    """`accumulation` where it makes another game: batch normalisation sees one part at a time; None where it does not."""
+    parts = (memory or {}).get("accumulation", 1)
+    return parts if parts > 1 and config.has_deep_surrogates else None
 
 
 def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device: str, **memory: object) -> PPLRun:

@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"{'-fast' if asked.fast else ''}")
     config = configuration(asked.dataset, seed, asked.trained_at, asked.fast, asked.backbone, how["regime"], how["game"])
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load),
-                same={"dataset": asked.dataset, "seed": seed, "generator": dataclasses.asdict(config)}, epsilon=asked.epsilons)
+                same={"dataset": asked.dataset, "seed": seed, "generator": dataclasses.asdict(config)},
+                generators=asked.generators, epsilon=asked.epsilons)
     split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
     run, _, taken = generator_of(asked.dataset, split, seed, asked.trained_at, asked.work, asked.device, asked.fast,
                                  asked.backbone, dict(asked.load), **how)
@@ -90,8 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
                   for k, row in enumerate(chosen)]
     save_json(asked.out / f"{name}.json", {
         "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)} with "
-                f"{networks(asked.backbone)}{other_game(asked.regime, how['game'])}",
-        "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": how["game"], "taken": taken,
+                f"{networks(config.per_surrogate('backbone'))}{other_game(asked.regime, how['game'])}",
+        "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": how["game"],
+        "taken": {str(seed): taken},
         "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config), "run": provenance(asked.device),
         "cells": cells})
     plots.use_style()

@@ -82,8 +82,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, s
     `regime`, `game` and `how` as for `games.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
-    for network in {backbone, *configuration(dataset, seed, epsilon, fast, backbone, regime, game).per_surrogate("backbone")}:
-        check_pretraining(network, split)
+    config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
+    check_pretraining((backbone, *config.per_surrogate("backbone")), split)
     run, folder, taken = generator_of(dataset, split, seed, epsilon, work, device, fast, backbone, options, regime, game, **how)
     twin = protect_split(split, lambda images: run.protect(images, cache=(options or {}).get("cache")))
     generator = dataclasses.asdict(run.config)
@@ -121,8 +121,9 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
 
 def figure(stored: dict) -> Figure:
     """Two panels as in Fig. 5, ADSH and DSDH: mAP of the four scenarios over the share, bands the seeds' intervals; crosses are
-    the paper's Table 1, whose searchers have the shares 0 and 1.
+    the paper's Table 1, whose searchers have the shares 0 and 1, if the budget is the paper's.
     """
+    same = stored["generator"]["epsilon"] == PAPER.get(stored["dataset"], (None,))[0]
     drawn = Figure(figsize=(9.6, 4.4), layout="constrained")
     axes = drawn.subplots(1, len(METHODS), sharey=True)
     for ax, method in zip(axes, METHODS, strict=True):
@@ -133,14 +134,14 @@ def figure(stored: dict) -> Figure:
                     markersize=5, label=scenario)
             ax.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.15)
         for share, domain in enumerate(TRAIN_DOMAINS):
-            for scenario, value in victim_row(stored["dataset"], domain, method, BITS).items():
+            for scenario, value in victim_row(stored["dataset"], domain, method, BITS).items() if same else ():
                 ax.plot(share, value, color=plots.PALETTE[SCENARIOS.index(scenario)], marker="x", linestyle="none",
                         markersize=7, markeredgewidth=2)
         ax.set(title=method.upper(), xlabel="share of protected training images", ylim=(0, 1))
     entitle(drawn, stored["what"])
     axes[0].set_ylabel("mAP, network codes")
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10,
-                 title=CROSSES if stored["dataset"] in PAPER else None, title_fontsize=9)
+                 title=CROSSES if same else None, title_fontsize=9)
     return drawn
 
 
@@ -174,13 +175,14 @@ def main(arguments: list[str] | None = None) -> None:
             f"{'-fast' if asked.fast else ''}")
     config = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast, asked.backbone, how["regime"], how["game"])
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), config.epsilon,
-                same={"dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone}, share=asked.shares)
+                same={"dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone},
+                generators=asked.generators, share=asked.shares)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.shares, asked.work, asked.device, asked.fast,
                             asked.backbone, dict(asked.load), **how) for seed in asked.seeds}
     stored = {
         "what": title(asked.dataset, asked.backbone, config.epsilon) + other_game(asked.regime, how["game"]),
         "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": how["game"],
-        "taken": {str(seed): next(iter(cells.values()))["key"]["taken"] for seed, cells in seeds.items()},
+        "taken": {str(seed): next(iter(cells.values()))["key"].get("taken") for seed, cells in seeds.items()},
         "load": dict(asked.load),
         "images": next(iter(seeds[asked.seeds[0]].values()))["key"]["split"]["counts"],
         "generator": dataclasses.asdict(config),

@@ -59,6 +59,7 @@ from pplkit.experiments.games import (
     game_folder,
     game_title,
     generator_file,
+    parts_that_count,
     shipped_generator,
     train_generator,
     usual,
@@ -137,15 +138,13 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     if validation:
         split = dataclasses.replace(whole.validation(validation, seed, keep_train=True), name=whole.name)
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
-    for network in {backbone, *config.per_surrogate("backbone")}:
-        check_pretraining(network, split)  # pretrained on the database, weights know validation queries, too
+    check_pretraining((backbone, *config.per_surrogate("backbone")), split)  # weights know validation queries, too
     clean = work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}"
     taken = file_digest(generators, seed)
     work = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game, taken)
-    parts = (memory or {}).get("accumulation", 1)  # batch normalisation sees one part at a time: another game
     shipped = None if generators is None else shipped_generator(generators, seed, config, whole)
     key = {"generator": dataclasses.asdict(config), "split": split.manifest, "taken": taken,
-           "accumulation": parts if parts > 1 and config.has_deep_surrogates else None}
+           "accumulation": parts_that_count(config, memory)}
 
     def train() -> dict:
         if shipped is not None:

@@ -3,9 +3,9 @@
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
-The generator is that of `table1 --regime reference` with the same `--backbone`; it has met this network only. The paper's
-figure shows CIFAR-10, probably with pretrained networks (it does not say); here networks start from random weights, unless
-`--networks` names others. Every victim is kept under `--work`.
+The generator is that of `table1 --regime reference` with the same `--backbone`; it has met this network only, unless
+`--game backbone=NAME,NAME,...` names several. The paper's figure shows CIFAR-10, probably with pretrained networks (it does not
+say); here networks start from random weights, unless `--networks` names others. Every victim is kept under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
 otherwise; the surrogates' own seeds are refused.
 The victims are trained on clean images; the paper's figure also has some trained on protected ones: `--train-domains clean
@@ -75,8 +75,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
                          "a generator is carried over between images of the same kind")
     at = None if origin in PAPER else epsilon
     config = configuration(origin or dataset, seed, at, fast, backbone, regime, game)
-    for network in {*config.per_surrogate("backbone"), *networks}:
-        check_pretraining(network, split)
+    check_pretraining((*config.per_surrogate("backbone"), *networks), split)
     used = range(seed, seed + len(config.code_lengths))
     if victim_seed in used:
         raise ValueError(f"--victim-seed {victim_seed} is the seed of a surrogate, whose first layers the victim would start "
@@ -209,8 +208,8 @@ def main(arguments: list[str] | None = None) -> None:
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
     sets = {"dataset": asked.dataset, "origin": asked.origin, "regime": asked.regime, "backbone": asked.backbone}
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget,
-                same=sets | {"origin_load": dict(asked.origin_load)}, network=asked.networks, method=asked.methods,
-                train=asked.train_domains)
+                same=sets | {"origin_load": dict(asked.origin_load)}, generators=asked.generators, network=asked.networks,
+                method=asked.methods, train=asked.train_domains)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
                             asked.victim_seed, asked.origin_root, asked.train_domains, **how)
@@ -223,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
                 f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights")
                 + other_game(asked.regime, how["game"]),
         **sets, "game": how["game"],
-        "taken": {str(seed): next(iter(cells.values()))["key"]["taken"] for seed, cells in seeds.items()},
+        "taken": {str(seed): next(iter(cells.values()))["key"].get("taken") for seed, cells in seeds.items()},
         "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),
         "generator": first["generator"],
         "runs": {str(seed): {name: {"seconds": cell["seconds"], **cell["run"]} for name, cell in cells.items()}

@@ -98,9 +98,13 @@ def test_colour_images_of_several_networks_and_a_generator_that_was_taken(pictur
     assert stored["what"].endswith("reference, backbone=two_conv,dense,dense,dense") and "dense from random" in stored["what"]
     assert stored["load"] == {"size": 16, "channels": 3, "query_share": 0.2} and stored["images"]["query"] == 9
     assert stored["scaled"] == stored["retrained"] and len(stored["scaled"]) == 4 * 4
-    assert all(victim["backbone"] == "dense" for step in work.rglob("scaled-0.3-0.3-0.json")
-               for key in [json.loads(step.read_text())["key"]] if key["split"]["counts"]["query"] == 9
-               for victim in key["victims"])
+    (step,) = work.rglob("epsilon-pictures-dense-*/scaled-0.3-0.3-0.json")
+    kept = json.loads(step.read_text())
+    assert [victim["backbone"] for victim in kept["key"]["victims"]] == ["dense", "dense"]
+    del kept["key"]["taken"]  # as an earlier version wrote it
+    step.write_text(json.dumps(kept))
+    epsilon.main([*of, "--retrained", "0.3"])
+    assert json.loads(path.read_text()) == stored
 
     (game,) = (work / "fast").glob("table1-pictures-dense-*/seed0")
     (tmp_path / "shipped").mkdir()
@@ -109,6 +113,12 @@ def test_colour_images_of_several_networks_and_a_generator_that_was_taken(pictur
     with pytest.raises(SystemExit):
         epsilon.main([*taken, "--retrained", "0.1", "0.3"])
     assert "--retrained 0.1 0.3 plays a game for each: leave out one" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        epsilon.main([*taken, "--retrain-seeds", "0"])
+    assert "--retrain-seeds 0: nothing is retrained" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        epsilon.main([*taken, "--retrained"])
+    assert "was made without --generators" in capsys.readouterr().err
     epsilon.main([*taken, "--out", str(tmp_path / "taken")])
     again = json.loads((tmp_path / "taken" / path.name).read_text())
     assert again["scaled"] == stored["scaled"] and again["retrained"] == [] and len(again["taken"]["0"]) == 64
@@ -123,4 +133,18 @@ def test_crosses_are_the_papers_cells_at_its_budget(dataset, crosses):
         expected = {(epsilon.plots.PALETTE[SCENARIOS.index(scenario)], 0.3, value) for (name, d, m, scenario, bits), value
                     in paper.table1().items() if (name, d, m, bits) == (dataset, domain, method, 16)}
         assert found == expected and len(found) == crosses
+    assert drawn.get_suptitle().replace("\n", " ") == stored["what"]
     assert (paper.CROSSES in drawn.legends[0].get_title().get_text()) is bool(crosses)
+
+
+def test_the_stored_result_has_todays_title():
+    stored = json.loads(embedded("results", "epsilon-fashion-mnist.json").read_text())
+    assert stored["what"] == epsilon.title(stored["dataset"], stored["backbone"], stored["trained_at"], True)
+
+
+def test_parts_of_a_batch_make_another_game_where_there_is_batch_normalisation(arguments, tmp_path):
+    deep = [*arguments, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--backbone", "mobilenet_v3_small",
+            "--epsilons", "0.3", "--retrained"]
+    epsilon.main([*deep, "--accumulation", "2"])
+    with pytest.raises(ValueError, match="computed with other settings \\(accumulation differ\\)"):
+        epsilon.main(deep)

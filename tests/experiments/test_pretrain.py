@@ -9,7 +9,7 @@ import torch
 
 from pplkit import backbones, hashing
 from pplkit.data import ImageSet, load
-from pplkit.experiments import common, pretrain
+from pplkit.experiments import common, epsilon, pretrain, ratio, table1, transfer
 from pplkit.experiments.folder import evaluate_folder
 from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import DSDH
@@ -109,11 +109,18 @@ def test_weights_that_know_the_queries_are_refused(pictures, tmp_path, capsys):
              "--work", str(tmp_path), "--weights", str(tmp_path / "weights"), "--out", str(tmp_path / "out")]
     pretrain.main(asked)
     name = capsys.readouterr().out.split("--backbone ")[1].strip()
-    common.check_pretraining(name, load(dataset, **load_options))
-    common.check_pretraining("two_conv", load(dataset, seed=1, **load_options))
+    common.check_pretraining([name], load(dataset, **load_options))
+    common.check_pretraining(["two_conv"], load(dataset, seed=1, **load_options))
     for other in (load(dataset, seed=1, **load_options), load(dataset, query_share=0.3, **load_options)):
         with pytest.raises(ValueError, match="with other queries left out .* pretrain with the same --seeds and --load"):
-            common.check_pretraining(name, other)
+            common.check_pretraining(["two_conv", name], other)
+    of = {"dataset": dataset, "root": None, "seed": 1, "work": tmp_path / "games", "device": "cpu", "fast": True,
+          "options": load_options, "game": {"code_lengths": (8, 8), "backbone": ("two_conv", name)}}
+    for run, more in ((table1.run_seed, {"epsilon": 0.3}), (ratio.run_seed, {"epsilon": 0.3, "shares": [0]}),
+                      (transfer.run_seed, {"epsilon": 0.3, "networks": [], "methods": []}),
+                      (epsilon.scaled, {"trained_at": 0.3, "epsilons": [0.3]})):
+        with pytest.raises(ValueError, match="with other queries left out"):  # a surrogate knows them
+            run(**of, **more)
     with pytest.raises(ValueError, match="with other queries left out"):
         evaluate_folder(pictures, PerturbationGenerator(1, (4,)), 0.1, backbone=name, seed=1, **load_options)
     note, = (tmp_path / "out").iterdir()

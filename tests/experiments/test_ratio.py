@@ -36,12 +36,21 @@ def test_the_stored_results_have_todays_title(dataset):
 @pytest.mark.parametrize(("dataset", "crosses"), [("fashion-mnist", 8), ("cifar10", 8), ("pictures", 0)])
 def test_crosses_are_the_papers_cells_of_searchers_with_one_kind_of_images(dataset, crosses):
     stored = json.loads(embedded("results", "ratio-cifar10.json").read_text()) | {"dataset": dataset}
+    stored["generator"]["epsilon"] = {"fashion-mnist": 0.3}.get(dataset, 0.1)
     for ax, method in zip(ratio.figure(stored).axes, paper.METHODS, strict=True):
         found = {(line.get_color(), *line.get_xydata()[0]) for line in ax.lines if line.get_marker() == "x"}
         expected = {(ratio.plots.PALETTE[SCENARIOS.index(scenario)], {"clean": 0, "adversarial": 1}[domain], value)
                     for (name, domain, m, scenario, bits), value in paper.table1().items()
                     if (name, m, bits) == (dataset, method, 16)}
         assert found == expected and len(found) == crosses
+
+
+def test_another_budget_has_no_crosses():
+    stored = json.loads(embedded("results", "ratio-cifar10.json").read_text())
+    stored["generator"]["epsilon"] = 0.05
+    drawn = ratio.figure(stored)
+    assert not any(line.get_marker() == "x" for ax in drawn.axes for line in ax.lines)
+    assert drawn.legends[0].get_title().get_text() == ""
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])

@@ -63,7 +63,7 @@ def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regim
     assert plays(stored, regime)
     used = stored["generator"]
     epsilon = used["epsilon"] if used["epsilon"] != PAPER[dataset][0] else None
-    assert table1.result_name(dataset, used["backbone"], epsilon, regime.__name__, fields(stored)) == f"table1-{name}"
+    assert table1.result_name(dataset, stored["backbone"], epsilon, regime.__name__, fields(stored)) == f"table1-{name}"
     for method, settings in stored["victims_16_bits"].items():
         now = common.make_victim(method, 16, settings["seed"], settings["device"], False, settings["backbone"], dataset)
         assert common.given(now.settings()) == common.given(settings)
@@ -77,8 +77,8 @@ def fields(stored):
 def plays(stored, regime):
     """Whether a stored table's game is the regime's with the fields that the table names (fields added since: the default)."""
     used = stored["generator"]
-    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], backbone=used["backbone"], epsilon=used["epsilon"],
-                      **fields(stored))
+    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], epsilon=used["epsilon"],
+                      **{"backbone": stored["backbone"]} | fields(stored))
     added_since = vars(expected).keys() - used.keys()
     assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
     settings = {name: value for name, value in vars(expected).items() if name not in added_since}
