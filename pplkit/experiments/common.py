@@ -172,9 +172,10 @@ def label(backbone: str) -> str:
     return network + (f"-{Path(weights).name.removesuffix('.safetensors')}" if weights else "")
 
 
-def check_pretraining(backbones: Iterable[str], split: RetrievalSplit) -> None:
+def check_pretraining(backbones: Iterable[str], split: RetrievalSplit,
+                      remedy: str = "pretrain with the same --seeds and --load") -> None:
     """ValueError if one of `backbones` has weights that `pplkit.experiments.pretrain` trained on this data set with other
-    queries left out: some of the queries of `split` would be images that it knows the labels of.
+    queries left out: some of the queries of `split` would be images that it knows the labels of. `remedy`: what to do then.
     """
     for backbone in dict.fromkeys(backbones):
         weights = parse_backbone(backbone)[2]
@@ -182,7 +183,7 @@ def check_pretraining(backbones: Iterable[str], split: RetrievalSplit) -> None:
             continue
         trained = json.loads(read_tensors(weights)[1].get("how", "{}")).get("split")
         if trained and trained["dataset"] == split.name:
-            check_queries(weights, trained, split, "pretrain with the same --seeds and --load")
+            check_queries(weights, trained, split, remedy)
 
 
 def check_queries(what: str, trained: dict, split: RetrievalSplit, remedy: str) -> None:

@@ -138,7 +138,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
     if validation:
         split = dataclasses.replace(whole.validation(validation, seed, keep_train=True), name=whole.name)
     config = configuration(dataset, seed, epsilon, fast, backbone, regime, game)
-    check_pretraining((backbone, *config.per_surrogate("backbone")), split)  # weights know validation queries, too
+    remedy = {"remedy": "leave out --validation, whose queries are database images"} if validation else {}
+    check_pretraining((backbone, *config.per_surrogate("backbone")), split, **remedy)
     clean = work / f"clean-{home(dataset, backbone, options)}" / f"seed{seed}"
     taken = file_digest(generators, seed)
     work = game_folder(work, dataset, seed, config.epsilon, backbone, options, regime, game, taken)

@@ -121,6 +121,8 @@ def test_weights_that_know_the_queries_are_refused(pictures, tmp_path, capsys):
                       (epsilon.scaled, {"trained_at": 0.3, "epsilons": [0.3]})):
         with pytest.raises(ValueError, match="with other queries left out"):  # a surrogate knows them
             run(**of, **more)
+    with pytest.raises(ValueError, match="leave out --validation, whose queries are database images"):
+        table1.run_seed(**of | {"seed": 0}, epsilon=0.3, validation=3)
     with pytest.raises(ValueError, match="with other queries left out"):
         evaluate_folder(pictures, PerturbationGenerator(1, (4,)), 0.1, backbone=name, seed=1, **load_options)
     note, = (tmp_path / "out").iterdir()
