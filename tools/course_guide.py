@@ -211,9 +211,10 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
                  "in short": lambda: results.in_short(root),
                  "results": lambda: results.results_table(root), "speed": lambda: results.speed_table(root)}
     tables = {"games": results.games_table, "apart": results.apart_table, "reference": results.reference_table,
-              "scatter": results.scatter_table, "figures": results.figures_table, "trials": results.trials_table,
+              "scatter": results.scatter_table, "figures": results.figures_table, "several networks": results.several_table,
+              "trials": results.trials_table,
               **{name: partial(results.colour_table, stored)
-                 for name, stored in {"cifar10": "cifar10", "imagenet13": "imagenet13", **results.PRETRAINED}.items()}}
+                 for name, stored in results.COLOUR.items()}}
     in_results = {name: lambda table=table: table(root=root).replace("](data/results/", "](") for name, table in tables.items()}
     for path, offered in {root / "README.md": in_readme, folder / "README.md": full,
                           root / "data" / "results" / "README.md": in_results}.items():

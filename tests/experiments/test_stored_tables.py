@@ -9,6 +9,7 @@ from pplkit import pretrained
 from pplkit.config import PAPER, PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, games, table1
+from pplkit.generator import PerturbationGenerator
 from pplkit.paper import BITS
 from pplkit.paper import table1 as paper_table1
 
@@ -46,7 +47,9 @@ def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(
     ("fashion-mnist-two_conv-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("fashion-mnist-two_conv-scatter-gamef24c9c", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("fashion-mnist-two_conv-eps0.15-scatter", "fashion-mnist", PPLConfig.scatter, "0", (16,)),
+    ("fashion-mnist-game9c1951", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
+    ("cifar10-shortcut-game80339f", "cifar10", PPLConfig.shortcut, "0", (16,)),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
     ("cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
     ("imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0", "imagenet13", PPLConfig.reference, "0", (16,)),
@@ -137,6 +140,22 @@ def test_the_shipped_generators_are_those_of_the_tables(regime, seed):
     if regime != "reference":  # that one was written before the files named a split, and the tables a generator's commit
         assert made["split"]["counts"] == stored["images"] and made["split"]["seed"] == seed
         assert made["run"]["commit"] == stored["runs"][str(seed)]["generator_commit"]
+
+
+def test_the_games_of_one_network_and_of_several_were_judged_by_the_same_searchers():
+    folder = embedded("results", "networks")
+    one = json.loads((folder / "transfer-fashion-mnist-two_conv_3x3-shortcut.json").read_text())
+    (path,) = folder.glob("transfer-fashion-mnist-two_conv_3x3-shortcut-game*.json")
+    several = json.loads(path.read_text())
+    assert one["victims"] == several["victims"] and one["images"] == several["images"]
+    clean, again = ({(c["method"], c["network"]): c["mAP"] for c in stored["cells"] if c["scenario"] == "C->C"}
+                    for stored in (one, several))
+    assert clean == again
+    assert len(set(several["generator"]["backbone"])) == 3 and one["generator"]["backbone"] == "two_conv_3x3"
+    expected = games.configuration("fashion-mnist", 0, backbone="two_conv_3x3", regime="shortcut", game=fields(several))
+    assert several["generator"] == json.loads(json.dumps(vars(expected)))
+    shipped = PerturbationGenerator.load(embedded("checkpoints", "fashion-mnist", "several", "generator-0.safetensors"))
+    assert shipped.metadata["config"] == several["generator"] and "dirty" not in shipped.metadata["run"]["commit"]
 
 
 @pytest.mark.parametrize("regime, backbone", [("reference", "two_conv"), ("shortcut", "two_conv_3x3")])
