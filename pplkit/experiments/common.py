@@ -92,8 +92,8 @@ def keep_stored(options: argparse.ArgumentParser, path: Path, seeds: Sequence[in
         if name in stored and given(stored[name]) != given(value):
             options.error(f"{path} was made with {name} {stored[name]}, this run has {value}: take the same, {remedy}")
     if any((digest is None) is not (generators is None) for digest in stored.get("taken", {}).values()):
-        options.error(f"{path} was made {'with' if generators is None else 'without'} --generators, this run is not: do the "
-                      f"same, {remedy}")
+        options.error(f"{path} was made {'with' if generators is None else 'without'} --generators: call this the same "
+                      f"way, {remedy}")
     cells = [cell for part in parts for cell in stored[part]]
     found = {"seeds": ({int(seed) for cell in cells for seed in cell.get("seeds", ())}, seeds)}
     found |= {name: ({cell[name] for cell in cells}, values) for name, values in columns.items()}

@@ -46,13 +46,13 @@ class TestPages:
         first, everything = rules.ROOT / "README.md", rules.ROOT / "data" / "results" / "README.md"
         victims = [row for row in rows(everything) if row.startswith(("| ADSH |", "| DSDH |"))]
         figures = [row for row in rows(everything) if re.match(r"\| \[\d\]\(", row)]
-        assert len(victims) == 7 * 16 and len(figures) == 11  # CIFAR-10 three times, the others twice
+        assert len(victims) == 8 * 16 and len(figures) == 11  # CIFAR-10 four times, the others twice
         page, results = text_of(site / "data" / "results" / "README.html"), text_of(site / "results.html")
         heads = text_of(everything).count("\n|---|")
-        assert page.count("<tr") == len(rows(everything)) + heads and heads == 11
+        assert page.count("<tr") == len(rows(everything)) + heads and heads == 13
         of_section = text_of(first).split("## Results\n")[1].split("\n## ")[0]
         lines = len(re.findall(r"^\|", of_section, re.MULTILINE)) - of_section.count("\n|---|")
-        assert results.count("<tr") == lines == 7 + 16 + 2
+        assert results.count("<tr") == lines == 8 + 16 + 2
         assert 'href="data/results/README.html"' in results
 
     def test_search_knows_the_notebooks(self, site: Path):
