@@ -26,6 +26,7 @@ from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, tra
 
 PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
 DOWNLOADS = ("fashion-mnist", "cifar10")  # data sets that `load` can fetch
+REGIMES = ("reference", "scatter", "shortcut")  # of PPLConfig
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -51,6 +52,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _names(text: str) -> str | tuple[str, ...]:
+    return tuple(text.split(",")) if "," in text else text
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     command = argparse.ArgumentParser(
@@ -60,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train", help="train a generator on a data set or a labelled folder",
-        description="Train a generator as `PPLConfig.reference` does and write it to GENERATOR. An interrupted call goes on "
+        description="Train a generator by one of the course's games and write it to GENERATOR. An interrupted call goes on "
                     "where it stopped (GENERATOR.run keeps its state). Several GPUs: accelerate launch -m pplkit.cli train ...")
     train.add_argument("dataset", metavar="DATASET", help="name for pplkit.data.load, as folder:PATH, fashion-mnist or cifar10")
     train.add_argument("output", metavar="GENERATOR", type=Path, help="file to write (safetensors)")
@@ -73,15 +78,21 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--size", type=_positive, help="of the images of folder:PATH (32) and imagenet13 (64), in pixels")
     train.add_argument("--channels", type=int, choices=(1, 3), help="of the images of folder:PATH (3)")
     _add_decoding(train)
-    train.add_argument("--backbone", default="two_conv", help="network of the surrogates (default: %(default)s)")
+    train.add_argument("--regime", choices=REGIMES, default="reference",
+                       help="how the game is played: scatter and shortcut have six surrogates instead of four and three times "
+                            "the steps; on Fashion-MNIST shortcut protects best (default: %(default)s)")
+    train.add_argument("--backbone", type=_names, default="two_conv", metavar="NAME",
+                       help="network of the surrogates, or one each, as NAME,NAME,...: the protection carries over best to "
+                            "searchers with networks that it has met (default: %(default)s)")
     train.add_argument("--batch-size", type=_positive, default=128,
                        help="images per step, of all processes together (default: %(default)s)")
     train.add_argument("--warmup-steps", type=int, default=1500, help="of the surrogates alone (default: %(default)s)")
     train.add_argument("--warmup-learning-rate", type=float, metavar="RATE",
                        help="of the surrogates alone (default: 1e-3, for imagenet13 2e-4); 2e-4 for images of 64 pixels")
-    train.add_argument("--steps", type=int, default=800, help="of the game (default: %(default)s)")
+    train.add_argument("--steps", type=int, help="of the game (default: 800, with scatter and shortcut 2400)")
     train.add_argument("--surrogate-learning-rate", type=float, metavar="RATE",
-                       help="of the surrogates in the game (default: 3e-5, for imagenet13 6e-6); 6e-6 for images of 64 pixels")
+                       help="of the surrogates in the game (default: 3e-5, for imagenet13 6e-6); 6e-6 for images of 64 pixels; "
+                            "those of scatter and shortcut that learn from protected images alone change in proportion")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     train.add_argument("--checkpointing", action="store_true", help="less memory for more time, the same result")
@@ -199,10 +210,7 @@ def run_train(asked: argparse.Namespace) -> int:
     together.any(True, device)  # waits: the first process alone downloads
     if not together.main:
         split = _load(asked)
-    changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "steps", "seed")}
-    changes |= {name: getattr(asked, name) for name in ("epsilon", "warmup_learning_rate", "surrogate_learning_rate")
-                if getattr(asked, name) is not None}
-    config = PPLConfig.reference(asked.dataset, **changes)
+    config = _configuration(asked)
     state = asked.output.with_name(f"{asked.output.name}.run")
     run = _train(asked, split, config, state)
     if together.main:
@@ -212,6 +220,19 @@ def run_train(asked: argparse.Namespace) -> int:
         print(f"written: {asked.output}; epsilon {format_epsilon(config.epsilon)}, norm {config.norm}, "
               f"{len(split.train)} images")
     return DONE
+
+
+def _configuration(asked: argparse.Namespace) -> PPLConfig:
+    """The game of `pplkit train`: the regime's but for what is asked for."""
+    changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "seed")}
+    changes |= {name: getattr(asked, name) for name in ("epsilon", "steps", "warmup_learning_rate")
+                if getattr(asked, name) is not None}
+    config = getattr(PPLConfig, asked.regime)(asked.dataset, **changes)
+    if (rate := asked.surrogate_learning_rate) is not None:
+        first, *others = config.per_surrogate("surrogate_learning_rate")
+        rates = rate, *(rate if other == first else rate * other / first for other in others)
+        config = dataclasses.replace(config, surrogate_learning_rate=rates if len(set(rates)) > 1 else rate)
+    return config
 
 
 def _load(asked: argparse.Namespace) -> RetrievalSplit:
