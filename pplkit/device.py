@@ -1,5 +1,6 @@
 """Where to run and in which precision, and what to do where memory runs out."""
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -63,7 +64,10 @@ def autocast(device: torch.device, enabled: bool | None = None) -> torch.autocas
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 itself."""
+    """Whether the processor multiplies bfloat16 itself. On x86 oneDNN says yes to any AVX-512, where it only imitates it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -45,9 +45,15 @@ def test_autocast_does_what_it_is_told(enabled, dtype):
     assert (a @ a).dtype == torch.float32
 
 
-@pytest.mark.parametrize("capable", [True, False])
-def test_autocast_by_itself_follows_the_processor(monkeypatch, capable):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: capable)
+@pytest.mark.parametrize(("library", "machine", "avx512", "amx", "capable"), [
+    (True, "x86_64", True, False, True), (True, "x86_64", False, True, True), (True, "aarch64", False, False, True),
+    (True, "x86_64", False, False, False), (True, "AMD64", False, False, False),  # the library would imitate it
+    (False, "x86_64", True, True, False), (False, "aarch64", False, False, False)])
+def test_autocast_by_itself_follows_the_processor(monkeypatch, library, machine, avx512, amx, capable):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: library)
+    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     a = torch.rand(4, 4)
     with devices.autocast(torch.device("cpu")):
         assert (a @ a).dtype == (torch.bfloat16 if capable and torch.backends.mkldnn.is_available() else torch.float32)

@@ -118,6 +118,7 @@ def test_provenance_names_the_device_that_was_used(monkeypatch):
 @pytest.mark.parametrize("there, dtype", [(True, "bfloat16"), (False, "float32")])
 def test_provenance_names_what_training_multiplies_in(monkeypatch, there, dtype):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: there)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
     assert storage.provenance("cpu")["dtype"] == dtype
     with storage.devices.autocast(torch.device("cpu")):
         assert torch.is_autocast_enabled("cpu") == there
