@@ -17,6 +17,7 @@ from pplkit import __version__, photos, pretrained, processes
 from pplkit import device as devices
 from pplkit.budget import NORMS, format_epsilon
 from pplkit.checkpoints import OtherCheckpoint
+from pplkit.config import REGIMES
 from pplkit.data import RetrievalSplit, load
 from pplkit.folders import protect_folder
 from pplkit.generator import PerturbationGenerator
@@ -26,7 +27,6 @@ from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, tra
 
 PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
 DOWNLOADS = ("fashion-mnist", "cifar10")  # data sets that `load` can fetch
-REGIMES = ("reference", "scatter", "shortcut")  # of PPLConfig
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--size", type=_positive, help="of the images of folder:PATH (32) and imagenet13 (64), in pixels")
     train.add_argument("--channels", type=int, choices=(1, 3), help="of the images of folder:PATH (3)")
     _add_decoding(train)
-    train.add_argument("--regime", choices=REGIMES, default="reference",
+    train.add_argument("--regime", choices=list(REGIMES), default="reference",
                        help="how the game is played: scatter and shortcut have six surrogates instead of four and three times "
                             "the steps; on Fashion-MNIST shortcut protects best (default: %(default)s)")
     train.add_argument("--backbone", type=_names, default="two_conv", metavar="NAME",
@@ -227,7 +227,7 @@ def _configuration(asked: argparse.Namespace) -> PPLConfig:
     changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "seed")}
     changes |= {name: getattr(asked, name) for name in ("epsilon", "steps", "warmup_learning_rate")
                 if getattr(asked, name) is not None}
-    config = getattr(PPLConfig, asked.regime)(asked.dataset, **changes)
+    config = REGIMES[asked.regime](asked.dataset, **changes)
     if (rate := asked.surrogate_learning_rate) is not None:
         first, *others = config.per_surrogate("surrogate_learning_rate")
         rates = rate, *(rate if other == first else rate * other / first for other in others)

@@ -243,6 +243,7 @@ SCATTER = {"code_lengths": (8,) * 6, "surrogate_objective": ("both",) * 4 + ("af
 SHORTCUT = {"reverse_scale": 1.0, "generator_affinity": (-5.0,) * 4 + (30.0,) * 2, "restart_every": (0,) * 4 + (600,) * 2}
 
 
+REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter, "shortcut": PPLConfig.shortcut}
 KERNELS: dict[str, Callable[[int], losses.Kernel]] = {
     "multi_gaussian": lambda bits: losses.multi_gaussian_kernel(),
     "gaussian": lambda bits: losses.gaussian_kernel(float(bits)),

@@ -10,13 +10,12 @@ import torch
 
 from pplkit import device as devices
 from pplkit.checkpoints import OtherCheckpoint
-from pplkit.config import PPLConfig
+from pplkit.config import REGIMES, PPLConfig
 from pplkit.data import RetrievalSplit
 from pplkit.experiments.common import given, home, label, setting
 from pplkit.generator import PerturbationGenerator
 from pplkit.training import PPLRun, train_ppl
 
-REGIMES = {"reference": PPLConfig.reference, "scatter": PPLConfig.scatter, "shortcut": PPLConfig.shortcut}
 USUAL = {"fashion-mnist": ("shortcut", "two_conv_3x3")}  # data set -> game and network of its table; others: OTHERWISE
 OTHERWISE = ("reference", "two_conv")
 
