@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import figures_guide as figures
 import nbformat
 import notebook_rules as rules
 import results_guide as results
@@ -208,10 +209,10 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
     full = {"course map": lambda: full_map(entries), "marking guide": lambda: marking_guide(entries)}
     changed = []
     in_readme = {"course map": outside, "overview": lambda: results.overview_table(root),
-                 "in short": lambda: results.in_short(root),
-                 "results": lambda: results.results_table(root), "speed": lambda: results.speed_table(root)}
+                 "in short": lambda: figures.in_short(root),
+                 "results": lambda: results.results_table(root), "speed": lambda: figures.speed_table(root)}
     tables = {"games": results.games_table, "apart": results.apart_table, "reference": results.reference_table,
-              "scatter": results.scatter_table, "figures": results.figures_table, "several networks": results.several_table,
+              "scatter": results.scatter_table, "figures": figures.figures_table, "several networks": figures.several_table,
               "trials": results.trials_table,
               **{name: partial(results.colour_table, stored)
                  for name, stored in results.COLOUR.items()}}

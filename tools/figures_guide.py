@@ -1,0 +1,235 @@
+"""What the results mean in short, the figures 3 to 7 and the benchmarks, for README.md and data/results/README.md.
+
+Links are those of README.md, from the repository's root.
+
+Part of `tools/course_guide.py`; nothing here is typed by hand but what the paper says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import notebook_rules as rules
+from results_guide import PRETRAINED, TITLES, stored_result
+
+from pplkit.experiments import table1
+from pplkit.experiments.common import networks
+from pplkit.experiments.transfer import NETWORKS
+from pplkit.paper import METHODS
+
+
+def in_short(root: Path = rules.ROOT) -> str:
+    """What the results mean for somebody who would protect images, as markdown."""
+    rows = table1.compared(stored_result(root, "table1-fashion-mnist")["cells"])
+    one, several = _games_of_networks(root)
+    sweep, ratio = stored_result(root, "epsilon-fashion-mnist"), stored_result(root, "ratio-fashion-mnist")
+    visible = stored_result(root, "pairs-fashion-mnist")["cells"]
+
+    def mean(values: Iterable[float]) -> str:
+        values = list(values)
+        return f"{sum(values) / len(values):.2f}"
+
+    def ours(train: str, *tasks: str) -> str:
+        return mean(row["mAP"] for row in rows if row["train"] == train and row["task"] in tasks)
+
+    def carried(stored: dict, own: bool) -> str:
+        return mean(c["mAP"] for c in stored["cells"]
+                    if c["scenario"] in ("C->A", "A->C") and (c["network"] == one["backbone"]) is own)
+
+    def worst(share: float) -> str:
+        return f"{min(c['mAP'] for c in ratio['cells'] if c['share'] == share):.2f}"
+
+    def again(epsilon: float, train: str, scenario: str) -> str:
+        return mean(c["mAP"] for c in sweep["retrained"]
+                    if (c["epsilon"], c["train"], c["scenario"]) == (epsilon, train, scenario))
+
+    def strong(dataset: str, *names: str) -> str:
+        tables = [table1.compared(stored_result(root, f"table1-{PRETRAINED[name]}")["cells"]) for name in names]
+        found = [row["mAP"] for table in tables for row in table if (row["train"], row["task"]) == ("adversarial", "C->C")]
+        theirs = [row["paper"] for table in tables for row in table if (row["train"], row["task"]) == ("adversarial", "C->C")]
+        return f"{min(found):.2f} to {max(found):.2f} on {dataset} (the paper: {max(theirs):.2f} and less)"
+
+    decibels = mean(c["psnr"] for c in visible if c["epsilon"] == 0.3)
+    return "\n".join([
+        f"- It works against a searcher that knows clean images only and has the surrogates' network: mAP falls from "
+        f"{ours('clean', 'C->C')} to {ours('clean', 'C->A', 'A->C')} in C->A and A->C (Fashion-MNIST, game `shortcut`). A "
+        f"searcher trained on protected images finds {ours('adversarial', 'A->A')} among these and "
+        f"{ours('adversarial', 'C->C')} among clean ones.",
+        f"- It takes a change that everybody sees: ε = 0.3, a PSNR of {float(decibels):.0f} dB. With ε = 0.1 much of the "
+        f"search is left (game `reference`, retrained: A->C {again(0.1, 'clean', 'A->C')}; C->C of searchers trained on "
+        f"protected images {again(0.1, 'adversarial', 'C->C')}).",
+        f"- Searchers with other networks than the surrogates' find more in C->A and A->C: {carried(one, False)} instead of "
+        f"{carried(one, True)}. Surrogates of three networks instead of one mend most of that: {carried(several, False)}, and "
+        f"{carried(several, True)} with the network of before (one seed).",
+        f"- A searcher with one protected image in ten among its training images finds everything again (worst scenario "
+        f"{worst(0.1)}; game `reference`).",
+        "- On colour images searchers from pretrained weights that learn from protected images still search clean ones, C->C "
+        f"{strong('CIFAR-10', 'cifar10 pretrained', 'cifar10 pretrained scatter')}, "
+        f"{strong('ImageNet-13', 'imagenet13 pretrained')}. Why the paper's do not, our runs do not explain; it does not say "
+        "what its searchers start from."])
+
+
+# Surrogates of one network, and of several, judged by the same searchers
+SEVERAL = tuple(f"networks/transfer-fashion-mnist-two_conv_3x3-shortcut{name}" for name in ("", "-game9c1951"))
+
+
+def _games_of_networks(root: Path) -> tuple[dict, dict]:
+    """The stored results of the game with surrogates of one network, and of that with several."""
+    return stored_result(root, SEVERAL[0]), stored_result(root, SEVERAL[1])
+
+
+def several_table(root: Path = rules.ROOT) -> str:
+    """What clean-trained searchers find of images protected by a game with surrogates of one network and of several."""
+    one, several = _games_of_networks(root)
+    met = set(several["generator"]["backbone"])
+
+    def mean(stored: dict, network: str, *scenarios: str) -> str:
+        found = [c["mAP"] for c in stored["cells"] if c["network"] == network and c["scenario"] in scenarios]
+        return f"{sum(found) / len(found):.2f}"
+
+    lines = ["| searcher's network | C->C | C->A and A->C, surrogates of one network | of several "
+             "| A->A, one | A->A, several |", "|---|---|---|---|---|---|"]
+    for network in dict.fromkeys(c["network"] for c in several["cells"]):
+        found = [mean(stored, network, *scenarios) for scenarios in (("C->A", "A->C"), ("A->A",)) for stored in (one, several)]
+        own = "" if network in met else " (no surrogate's)"
+        lines.append(f"| `{network}`{own} | {mean(several, network, 'C->C')} | {' | '.join(found)} |")
+    surrogates = ", ".join(f"`{name}`" for name in several["generator"]["backbone"])
+    return (f"{chr(10).join(lines)}\n\nSurrogates of the first game: `{one['backbone']}`; of the second: {surrogates}, in this "
+            f"order. Mean of ADSH and DSDH, one seed, the same searchers for both. As bars: "
+            f"[one](data/results/{SEVERAL[0]}.png), [several](data/results/{SEVERAL[1]}.png).")
+
+
+UNLICENSED = ("cifar10", "imagenet13")  # no picture of them may be passed on, see data/README.md
+
+
+def figures_table(root: Path = rules.ROOT) -> str:
+    """What the paper says of its Figs. 3 to 7, and what our stored runs say, as markdown."""
+    def victims(stored: dict) -> list[str]:
+        return list(dict.fromkeys(c["network"] for c in stored["cells"]))
+
+    def met(stored: dict, train: str = "clean", scenarios: tuple[str, ...] = ("C->C", "C->A", "A->C")) -> str:
+        measured = {(c["method"], c["network"], c["scenario"]): c["mAP"] for c in stored["cells"] if c["train"] == train}
+        return "; ".join(f"{method.upper()} " + ", ".join(
+            f"{network} " + "/".join(f"{measured[method, network, scenario]:.2f}" for scenario in scenarios)
+            for network in victims(stored)) for method in METHODS)
+
+    def carried_over(origin: str, dataset: str) -> str:
+        stored = stored_result(root, f"transfer-{origin}-to-{dataset}")
+        own = {(c["method"], c["task"]): c["mAP"] for c in stored_result(root, f"table1-{dataset}")["cells"]
+               if (c["train"], c["codes"], c["bits"]) == ("clean", "network", 16)}
+        rows = [c for c in stored["cells"] if (c["method"], c["train"]) == ("adsh", "clean")]
+        return f"ADSH {rows[0]['mAP']:.2f} in C->C, " + ", ".join(
+            f"{c['scenario']} {c['mAP']:.2f} (own generator {own['adsh', c['scenario']]:.2f})" for c in rows[1:])
+
+    def mixtures(dataset: str) -> str:
+        worst: dict[tuple[str, float], float] = {}
+        stored = stored_result(root, f"ratio-{dataset}")
+        for c in stored["cells"]:
+            worst[c["method"], c["share"]] = min(worst.get((c["method"], c["share"]), 1.0), c["mAP"])
+        shown = (f"{m.upper()} {worst[m, 0.0]:.2f} at share 0, {worst[m, 0.1]:.2f} at 0.1, {worst[m, 0.5]:.2f} at 0.5"
+                 for m in METHODS)
+        return f"{TITLES[dataset]}, {networks(stored['backbone'])}: worst scenario {', '.join(shown)}"
+
+    def visible(dataset: str, epsilons: Iterable[float]) -> str:
+        pairs: dict[float, list[dict]] = {}
+        for c in stored_result(root, f"pairs-{dataset}")["cells"]:
+            pairs.setdefault(c["epsilon"], []).append(c)
+        seen = {e: [sum(c[key] for c in cells) / len(cells) for key in ("psnr", "ssim")] for e, cells in pairs.items()}
+        return "; ".join(f"ε = {e:g}: PSNR {seen[e][0]:.1f} dB, SSIM {seen[e][1]:.2f}" for e in epsilons)
+
+    sweep = stored_result(root, "epsilon-fashion-mnist")
+    clean = {c["epsilon"]: c["mAP"] for c in sweep["scaled"] if (c["method"], c["train"], c["scenario"])
+             == ("adsh", "clean", "A->C")}
+    kept = [c["mAP"] for c in sweep["retrained"] if (c["train"], c["scenario"]) == ("adversarial", "A->A")]
+    both = '"with both data available for training, test models perform well on all tasks" (CIFAR-10)'
+    carried = "the protection carries over to other networks (CIFAR-10)"
+    across = '"generalizes well across different networks and datasets"'
+    drops = 'cross-domain search "drops suddenly"; A->A of models trained on adversarial data is kept'
+    subtle = '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"'
+    seeds, again = len(sweep["scaled"][0]["seeds"]), len(sweep["retrained_seeds"])
+    transfer, of_cifar10 = stored_result(root, "transfer-fashion-mnist"), stored_result(root, "transfer-cifar10")
+    halves = stored_result(root, "transfer-fashion-mnist-two_conv_3x3-shortcut")
+    reduced = " ".join(f"{name}={value}" for name, value in of_cifar10["load"].items())
+    rows = [
+        ("3", "transfer-fashion-mnist.png", carried,
+         f"Fashion-MNIST, random weights, trained on clean images, C->C/C->A/A->C; the generator of `reference`, trained "
+         f"against two_conv only: {met(transfer)}",
+         f"transfer --networks {' '.join(victims(transfer))}"),
+        ("3", "transfer-cifar10.png", carried,
+         f"CIFAR-10 at a reduced size ({of_cifar10['images']['database']:,} database images), likewise: {met(of_cifar10)}",
+         f"transfer --dataset cifar10 --load {reduced} --networks {' '.join(victims(of_cifar10))}"),
+        ("3", "transfer-fashion-mnist-two_conv_3x3-shortcut.png", carried,
+         f"Fashion-MNIST, the generator of Table 1, trained against two_conv_3x3 only; trained on clean images, as above: "
+         f"{met(halves)}. Trained on protected images, A->A/A->C/C->A/C->C: "
+         f"{met(halves, 'adversarial', ('A->A', 'A->C', 'C->A', 'C->C'))}",
+         f"transfer --regime shortcut --backbone {halves['backbone']} --generators data/checkpoints/fashion-mnist/shortcut "
+         f"--train-domains clean adversarial --networks {' '.join(victims(halves))}"),
+        *(("4", f"transfer-{origin}-to-{dataset}.png", across,
+           f"{TITLES[origin]} to {TITLES[dataset]}, two_conv from random weights: {carried_over(origin, dataset)}",
+           f"transfer --origin {origin} --dataset {dataset} --networks two_conv")
+          for origin, dataset in (("imagenet13", "cifar10"), ("cifar10", "imagenet13"))),
+        ("5", "ratio-fashion-mnist.png", both, mixtures("fashion-mnist"), "ratio"),
+        ("5", "ratio-cifar10.png", both, mixtures("cifar10"), "ratio --dataset cifar10"),
+        ("6", "epsilon-fashion-mnist.png", drops,
+         "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
+         + f" (one generator scaled, {seeds} seeds); A->A of searchers trained on protected images, ADSH and DSDH, from "
+         f"{min(kept):.2f} to {max(kept):.2f} (all retrained at each ε, {'one seed' if again == 1 else f'{again} seeds'})",
+         f"epsilon --seeds {' '.join(sweep['scaled'][0]['seeds'])} "
+         f"--retrain-seeds {' '.join(map(str, sweep['retrained_seeds']))}"),
+    ]
+    for name, epsilons in (("fashion-mnist", (0.05, 0.3)), ("cifar10", (0.032, 0.1)), ("imagenet13", (0.032, 0.1))):
+        numbers = f"pairs-{name}.{'json' if name in UNLICENSED else 'png'}"
+        stored = stored_result(root, f"pairs-{name}")
+        made = dict.fromkeys(str(c["epsilon"]) for c in stored["cells"])
+        rows.append(("7", numbers, subtle,
+                     f"{TITLES[name]}, one image per class, surrogates {networks(stored['backbone'])}: "
+                     f"{visible(name, epsilons)}",
+                     f"pairs --dataset {name} --epsilons {' '.join(made)}"))
+    table = "\n".join(["| Figure | the paper says | ours, one seed unless stated | made by |", "|---|---|---|---|",
+                      *(f"| [{number}](data/results/{name}) | {claim} | {ours} "
+                        f"| `python -m pplkit.experiments.{command}` |" for number, name, claim, ours, command in rows)])
+    last = victims(transfer)[-1]
+    minutes = {network: sum(cell["seconds"] for name, cell in transfer["runs"]["0"].items() if name.split()[1] == network) / 60
+               for network in victims(transfer)}
+    added = "" if last in NETWORKS else ", which is not among the command's default networks"
+    mixing = sum(run["seconds"] for run in stored_result(root, "ratio-fashion-mnist")["runs"].values()) / 60
+    return (f"{table}\n\nOn two CPU cores the victims of Fig. 3 on Fashion-MNIST took {sum(minutes.values()):.0f} minutes, "
+            f"{minutes[last]:.0f} of them those of {last}{added}, and the victims of Fig. 5 {mixing:.0f}. The generator is "
+            "that of `reference`, but for the third row.")
+
+
+def speed_table(root: Path = rules.ROOT) -> str:
+    """What the benchmarks measured, as markdown."""
+    training, memory = stored_result(root, "benchmark-training"), stored_result(root, "benchmark-memory")
+    retrieval, protect, sets = (stored_result(root, f"benchmark-{name}") for name in ("retrieval", "protect", "datasets"))
+
+    def on(stored: dict) -> str:
+        return f"{stored['cpu']}, {stored['cores']} cores, load {stored['load_average']:.1f}"
+
+    def ratios(codes: str) -> str:
+        found = {row["bits"]: row["loop_over_ours"] for row in retrieval["rows"] if row["codes"] == codes}
+        return "times as fast at 8, 16, 24, 64 bits: " + ", ".join(f"{found[bits]:.0f}" for bits in (8, 16, 24, 64))
+
+    plain, *ways = memory["rows"]
+    saved = "; ".join(f"{way['way']}: {way['game_megabytes'] / plain['game_megabytes']:.1f} of the memory, "
+                      f"{way['seconds_per_step'] / plain['seconds_per_step']:.1f} of the time" for way in ways)
+    rows = [
+        ("step of the game, against a plain float32 loop with two optimisers", f"{training['ratio']:.1f} times as fast"
+         + (", in bfloat16" if training["bfloat16"] else ""), "training"),
+        (f"exact mAP of {retrieval['queries']:,} queries in {retrieval['database']:,} images, against a loop over the queries",
+         f"clustered codes, {ratios('clustered')}; random codes, {ratios('random')}", "retrieval"),
+        (f"the reference's game, {sets['rows'][0]['surrogates']} surrogates, batches of {sets['rows'][0]['batch_size']}: steps "
+         "per second, peak memory of the process",
+         "; ".join(f"{TITLES[row['dataset']]} {row['game_steps_per_second']:.2f}, {row['peak_megabytes'] / 1000:.1f} GB"
+                   for row in sets["rows"]), "datasets"),
+        (f"a game with {memory['backbone']} as surrogate, against the plain one", saved, "memory"),
+        (f"protecting images, against {protect['pgd_steps']} steps of PGD on each",
+         "; ".join(f"{row['batch']} at a time: {row['ratio']:.1f} times as fast" for row in protect["rows"]), "protect"),
+        ("`pplkit protect`, 2 workers", "; ".join(f"{row['pictures_per_s']:.0f} pictures of {row['pictures']} per second"
+                                                  for row in protect["folders"] if row["workers"] == 2), "protect"),
+    ]
+    stored = {"training": training, "retrieval": retrieval, "datasets": sets, "memory": memory, "protect": protect}
+    return "\n".join(["| what | measured | where |", "|---|---|---|",
+                      *(f"| {what} | {found} | [{on(stored[name])}](data/results/benchmark-{name}.json) |"
+                        for what, found, name in rows)])
