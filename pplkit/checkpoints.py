@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 class OtherCheckpoint(ValueError):
-    """A file that is no checkpoint of this run: damaged, or of another configuration or other images."""
+    """A file that is no checkpoint of this run: damaged, or of another configuration or other images.
+
+    `found` says what it is, without what to do about it.
+    """
+
+    def __init__(self, found: str, remedy: str = "use another file name"):
+        super().__init__(f"{found}: {remedy}")
+        self.found = found
 
 
 def _networks(game: "Game") -> dict[str, torch.nn.Module]:
@@ -58,13 +65,13 @@ def restore(path: str | Path, game: "Game") -> tuple[dict[str, list[float]], str
     different = [f"{key}: {stored.get(key)!r} in the file, {asked[key]!r} asked for" for key in asked
                  if key != "checkpoint_every" and stored.get(key) != asked[key]]
     if different:
-        raise OtherCheckpoint(f"{path} belongs to another configuration ({'; '.join(different)}): use another file name")
+        raise OtherCheckpoint(f"{path} belongs to another configuration ({'; '.join(different)})")
     if header.get("data") != game.fingerprint:
-        raise OtherCheckpoint(f"{path} belongs to a run with other training images or labels: use another file name")
+        raise OtherCheckpoint(f"{path} belongs to a run with other training images or labels")
     parts = header.get("parts", str(game.parts))  # older files do not say
     if parts != str(game.parts):
         raise OtherCheckpoint(f"{path} belongs to a run with accumulation={parts}, {game.parts} asked for, and batch "
-                              "normalisation sees one part at a time: use another file name")
+                              "normalisation sees one part at a time")
     game.random.set_state(tensors["random"])
     for name, network in _networks(game).items():
         network.load_state_dict({key: tensors[f"{name}/{key}"] for key in network.state_dict()})

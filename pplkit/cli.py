@@ -257,8 +257,8 @@ def _train(asked: argparse.Namespace, split: RetrievalSplit, config: PPLConfig, 
         return play()
     except OtherCheckpoint as error:
         if not asked.force:
-            found = str(error).removesuffix(": use another file name")
-            raise ValueError(f"{found}: delete {state} or give --force to start anew, or write to another GENERATOR") from error
+            raise ValueError(f"{error.found}: delete {state} or give --force to start anew, or write to another "
+                             "GENERATOR") from error
     together, device = processes.current(), devices.resolve(asked.device)
     together.any(True, device)  # waits: every process has read the file
     if together.main:

@@ -1,5 +1,6 @@
 """Atomic writes and safe reads: weights as safetensors (never pickle), everything else as JSON."""
 
+import contextlib
 import functools
 import json
 import math
@@ -8,7 +9,7 @@ import platform
 import secrets
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -48,11 +49,23 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         FileNotFoundError: no such file.
         ValueError: the file is not safetensors, or cut short.
     """
+    with _tensor_file(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file alone; errors as those of `read_tensors`."""
+    with _tensor_file(path) as file:
+        return file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _tensor_file(path: str | Path) -> Iterator[safe_open]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
 

@@ -146,6 +146,19 @@ def test_alone_nothing_changes():
     assert type(alone.synchronise(network)[0]) is torch.nn.BatchNorm2d
 
 
+def test_gradients_are_summed_in_one_message(monkeypatch):
+    messages = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: messages.append(tensor.mul_(3).numel()))
+    own = [torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), None, torch.randn(5), torch.tensor(2.0)]
+    expected = [tensor * 3 for tensor in own if tensor is not None]
+    Processes(0, 3).add(iter(own))
+    assert messages == [96 + 5 + 1]
+    for tensor, total in zip((tensor for tensor in own if tensor is not None), expected, strict=True):
+        assert torch.equal(tensor, total) and tensor.stride() == total.stride()
+    Processes(0, 3).add([None])
+    assert len(messages) == 1
+
+
 def test_batches_are_dealt_out_in_order_and_evenly():
     batch = torch.arange(8)
     assert torch.equal(torch.cat([Processes(rank, 4).share(batch) for rank in range(4)]), batch)

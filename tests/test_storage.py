@@ -54,7 +54,7 @@ def test_tensors_and_metadata_make_the_round_trip(tmp_path):
     }
     storage.save_tensors(path, tensors, {"key": "ε = 0.3"})
     found, metadata = storage.read_tensors(path)
-    assert metadata == {"key": "ε = 0.3"} and set(found) == set(tensors)
+    assert metadata == storage.read_metadata(path) == {"key": "ε = 0.3"} and set(found) == set(tensors)
     for name, tensor in tensors.items():
         assert torch.equal(found[name], tensor.detach()) and found[name].dtype == tensor.dtype
 
@@ -75,6 +75,8 @@ def test_reading_says_what_is_wrong_with_a_file(tmp_path):
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad is not a complete safetensors file"):
             storage.read_tensors(tmp_path / "bad")
+        with pytest.raises(ValueError, match=r"bad is not a complete safetensors file"):
+            storage.read_metadata(tmp_path / "bad")
 
 
 def test_json_keeps_order_and_ends_with_a_newline(tmp_path):

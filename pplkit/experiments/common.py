@@ -21,7 +21,7 @@ from pplkit.budget import format_epsilon
 from pplkit.data import ImageSet, RetrievalSplit
 from pplkit.hashing import ADSH, DSDH, Victim
 from pplkit.retrieval import MeanAveragePrecision
-from pplkit.storage import provenance, read_tensors, save_json, write_bytes
+from pplkit.storage import provenance, read_metadata, save_json, write_bytes
 
 SAME_RESULT = ("cache", "workers")  # options of `pplkit.data.load` that change where pixels lie, not which
 Measured = dict[str, dict[str, dict[str, float]]]  # codes -> scenario -> {"mAP", "low", "high", "worst", "best"}
@@ -181,7 +181,7 @@ def check_pretraining(backbones: Iterable[str], split: RetrievalSplit,
         weights = parse_backbone(backbone)[2]
         if not weights or not Path(weights).is_file():
             continue
-        trained = json.loads(read_tensors(weights)[1].get("how", "{}")).get("split")
+        trained = json.loads(read_metadata(weights).get("how", "{}")).get("split")
         if trained and trained["dataset"] == split.name:
             check_queries(weights, trained, split, remedy)
 

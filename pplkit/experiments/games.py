@@ -91,8 +91,7 @@ def train_generator(split: RetrievalSplit, config: PPLConfig, work: Path, device
     try:
         return train_ppl(split.train, config, device=device, checkpoint=work / "ppl.safetensors", resume=True, **memory)
     except OtherCheckpoint as error:
-        found = str(error).removesuffix(": use another file name")
-        raise OtherCheckpoint(f"{found}: give another --work folder, or remove the file") from error
+        raise OtherCheckpoint(error.found, "give another --work folder, or remove the file") from error
 
 
 def generator_file(folder: Path, seed: int) -> Path:

@@ -28,7 +28,7 @@ from pplkit.checkpoints import fill_optimiser, optimiser_tensors
 from pplkit.data import ImageSet, RetrievalSplit, load
 from pplkit.experiments.common import add_colour, command, home, keep_stored, parse, parser, place
 from pplkit.progress import progress_bar
-from pplkit.storage import provenance, read_tensors, save_json, save_tensors
+from pplkit.storage import provenance, read_metadata, read_tensors, save_json, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = asked.weights / name / f"{place(asked.dataset)}-{digest}.safetensors"
         what = f"{name} as a classifier of {asked.dataset}'s database images"
         note = {"what": what, "weights": str(path), "accuracy": round(right, 4), "settings": dataclasses.asdict(settings),
-                "split": split.manifest, "run": json.loads(read_tensors(state)[1]["run"])}
+                "split": split.manifest, "run": json.loads(read_metadata(state)["run"])}
         save_tensors(path, weights, {"backbone": name, "pretrained": what, "how": json.dumps(note)})
         save_json(result, note)
         print(f"{right:.3f} of the images left out are named rightly\n--backbone {shlex.quote(f'{name}:{path}')}")

@@ -11,7 +11,7 @@ from pplkit.hashing.dsdh import DSDH
 from pplkit.hashing.dsh import DSH
 from pplkit.hashing.network import HashingNetwork, sign
 from pplkit.hashing.victim import CollapseWarning, Victim
-from pplkit.storage import read_tensors
+from pplkit.storage import read_metadata
 
 __all__ = ["ADSH", "DPSH", "DSDH", "DSH", "CollapseWarning", "HashingNetwork", "Victim", "load", "sign"]
 
@@ -26,7 +26,7 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Victi
     methods = {method.__name__: method for method in (ADSH, DPSH, DSDH, DSH)}
     if not Path(path).is_file():
         raise FileNotFoundError(f"no victim checkpoint at {path}; `python -m pplkit.experiments.table1` trains them")
-    header = json.loads(read_tensors(path)[1].get("victim", "{}"))
+    header = json.loads(read_metadata(path).get("victim", "{}"))
     if header.get("method") not in methods:
         raise ValueError(f"{path} is not the checkpoint of a known victim {sorted(methods)}: found {header.get('method')!r}")
     return methods[header["method"]].load(path, device=device)
