@@ -19,12 +19,13 @@ SETUP_FLAGS := --venv "$(abspath $(VENV))" $(if $(filter file default undefined,
 	$(if $(MIN_DISK_GIB),--min-disk-gib $(MIN_DISK_GIB))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick lab explorer site refresh student clean distclean
+.PHONY: help setup run test test-quick test-gpu lab explorer site refresh student clean distclean
 
 help:  ## this list
 	@echo "make run         execute every notebook, write them and their HTML to build/ (NB=\"08 09\" for some)"
 	@echo "make test        lint, unit tests, all notebooks against their stored outputs"
 	@echo "make test-quick  lint and unit tests only, without notebooks and browser"
+	@echo "make test-gpu    on a machine with a GPU: does it what the CPU does?"
 	@echo "make lab         open the course in JupyterLab"
 	@echo "make explorer    serve notebook 10 with its ε explorer as an app, on this machine only"
 	@echo "make site        write the course as web pages to build/site, readable without a network"
@@ -51,6 +52,9 @@ test: setup
 test-quick: setup
 	"$(PY)" -m ruff check .
 	$(PYTEST) -m "not notebooks and not browser"
+
+test-gpu: setup
+	PPLKIT_TEST_DEVICE=cuda "$(PY)" -m pytest tests/gpu
 
 lab: setup
 	@"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pplkit import device as devices
 from pplkit import storage
 from pplkit.preconditions import check_whole
 
@@ -169,6 +170,7 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
 
     Raises:
         ValueError: images not uint8 (N, C, H, W), bad ε or norm, a batch size below 1, NaN or a wrong shape from the generator.
+        OutOfMemory: a batch does not fit; the message names the size to try.
     """
     epsilon, norm = _check_epsilon(epsilon), check_norm(norm)
     check_images(images)
@@ -181,9 +183,10 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
     protected = torch.empty_like(images) if cache is None else storage.scratch(tuple(images.shape), cache)
     try:
         for start in range(0, len(images), batch_size):
-            batch = images[start:start + batch_size].to(device or images.device)  # (B, C, H, W)
-            clean = to_float(batch)
-            pattern = generator(clean)
+            with devices.memory_help(lambda: devices.try_fewer("protect", batch_size)):
+                batch = images[start:start + batch_size].to(device or images.device)  # (B, C, H, W)
+                clean = to_float(batch)
+                pattern = generator(clean)
             if pattern.shape != clean.shape:
                 raise ValueError(f"the generator returned shape {tuple(pattern.shape)} for images of shape "
                                  f"{tuple(clean.shape)}: a pattern must have the images' shape")

@@ -144,6 +144,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--backbone", default="two_conv", help="network of the victims (default: %(default)s)")
     evaluate.add_argument("--learning-rate", type=float, metavar="RATE",
                           help="of the victims (default: 1e-3); 2e-4 for images of 64 pixels")
+    evaluate.add_argument("--batch-size", type=_positive, default=128,
+                          help="images per step of the victims (default: %(default)s)")
     evaluate.add_argument("--query-share", type=float, default=0.1, help="of each class (default: %(default)s)")
     evaluate.add_argument("--train-share", type=float, default=0.5,
                           help="of each class's database images (default: %(default)s)")
@@ -305,7 +307,8 @@ def run_evaluate(asked: argparse.Namespace) -> int:
     channels = asked.channels or (generator.channels if generator is not None else 3)
     protected = asked.protected.expanduser().resolve() if asked.protected is not None else None
     result = evaluate_folder(folder, generator, budget, norm, protected=protected, methods=tuple(asked.methods),
-                             bits=asked.bits, backbone=asked.backbone, learning_rate=asked.learning_rate, seed=asked.seed,
+                             bits=asked.bits, backbone=asked.backbone, learning_rate=asked.learning_rate,
+                             batch_size=asked.batch_size, seed=asked.seed,
                              device=asked.device, fast=asked.fast, progress=not asked.quiet, size=asked.size,
                              channels=channels, query_share=asked.query_share, train_share=asked.train_share,
                              **_decoding(asked))
@@ -320,7 +323,8 @@ def run_evaluate(asked: argparse.Namespace) -> int:
 def _memory_help(asked: argparse.Namespace) -> str:
     """What to lower where a command, not a step of the game, ran out of memory."""
     lower = {"train": "--batch-size (now {batch_size}) or, where DATASET takes it, --size",
-             "protect": "--workers (now {workers})", "evaluate": "--size (now {size})"}[asked.command]
+             "protect": "--workers (now {workers})",
+             "evaluate": "--batch-size (now {batch_size}) or --size (now {size})"}[asked.command]
     elsewhere = ", or give --device cpu" if devices.resolve(asked.device).type != "cpu" else ""
     return f"out of memory: lower {lower.format_map(vars(asked))}{elsewhere}"
 

@@ -57,7 +57,8 @@ class PPLConfig:
         generator_average: decay of an exponential moving average of G's weights, which is then what is returned; 0: off.
         seed: of weights and batches. Surrogate i starts from the random numbers of `seed` + i, so the games of seeds 0 and 1
             share the starts of all their surrogates but one each.
-        autocast: bfloat16; None: where the processor is faster with it.
+        autocast: bfloat16; None: where the processor is faster with it. False is float32, in which PyTorch lets a GPU's
+            convolutions multiply with 10 bits (torch.backends.cudnn.allow_tf32).
         checkpoint_every: steps between checkpoints (and between looks at the losses for NaN and collapse).
     """
 

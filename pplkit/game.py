@@ -119,7 +119,7 @@ class Game:
         of the whole batch.
         """
         size = min(self.config.batch_size, len(self.images))
-        index = torch.randperm(len(self.images), generator=self.random)[:size].to(self.images.device)
+        index = torch.randperm(len(self.images), generator=self.random)[:size].to(self.images.device, non_blocking=True)
         images = budget.to_float(self.images[self.processes.share(index)]).contiguous(memory_format=torch.channels_last)
         return images, losses.similarity_matrix(self.labels[index], balanced=self.config.similarity == "balanced")
 

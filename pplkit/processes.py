@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
@@ -91,6 +92,7 @@ def current(device: torch.device | None = None) -> Processes:
 
     Raises:
         ImportError: started as one of several, but `accelerate` is not installed.
+        ValueError: one of several, and `device` is a GPU with a number.
     """
     if not distributed.is_available():
         return Processes()
@@ -99,11 +101,16 @@ def current(device: torch.device | None = None) -> Processes:
             return Processes()
         from accelerate import PartialState
 
-        PartialState(cpu=device is not None and device.type == "cpu")
+        # the others wait in `any` while the first one fetches and decodes a data set: NCCL's own limit is ten minutes
+        PartialState(cpu=device is not None and device.type == "cpu", timeout=timedelta(hours=6))
     if multiprocessing.parent_process() is not None:
         # a fork has none of its parent's OpenMP threads, and would wait for them for ever; one thread for every such child
         torch.set_num_threads(1)
-    return Processes(distributed.get_rank(), distributed.get_world_size())
+    together = Processes(distributed.get_rank(), distributed.get_world_size())
+    if together.count > 1 and device is not None and device.type == "cuda" and device.index is not None:
+        raise ValueError(f"device {str(device)!r} is one GPU, but {together.count} processes play: give 'cuda', and each takes "
+                         "one of its own")
+    return together
 
 
 def free_port() -> str:

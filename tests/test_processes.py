@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from datetime import timedelta
 from pathlib import Path
 
 import accelerate
@@ -129,11 +130,13 @@ def test_a_checkpoint_that_only_one_process_sees_is_refused(played, rank, step):
 def test_processes_on_the_cpu_do_not_talk_through_the_gpus(monkeypatch):
     asked = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(accelerate, "PartialState", lambda cpu: asked.append(cpu))
+    monkeypatch.setattr(accelerate, "PartialState", lambda cpu, timeout: asked.append((cpu, timeout >= timedelta(hours=1))))
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     assert current(torch.device("cpu")) == current(torch.device("cuda")) == current() == Processes(1, 2)
-    assert asked == [True, False, False]
+    assert asked == [(True, True), (False, True), (False, True)]
+    with pytest.raises(ValueError, match="device 'cuda:0' is one GPU, but 2 processes play: give 'cuda'"):
+        current(torch.device("cuda:0"))
 
 
 def test_alone_nothing_changes():

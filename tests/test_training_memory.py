@@ -4,8 +4,9 @@ import pytest
 import torch
 from toy_game import SHORT, same, toy, train, weights
 
-from pplkit import training
+from pplkit import budget, training
 from pplkit.hashing import ADSH, DSDH, HashingNetwork
+from pplkit.hashing.network import build
 from pplkit.training import PPLConfig, PPLRun, train_ppl
 
 
@@ -60,8 +61,23 @@ def test_a_victim_that_runs_out_of_memory_names_a_batch_size(monkeypatch, victim
 
     monkeypatch.setattr(HashingNetwork, "forward", fails)
     name = type(victim).__name__
-    with pytest.raises(training.OutOfMemory, match=rf"out of memory: {name} with batch_size=6 .two_conv.: try batch_size=3,"):
+    with pytest.raises(training.OutOfMemory, match=rf"out of memory: {name} .two_conv. with batch_size=6: try batch_size=3,"):
         victim.fit(toy().images, toy().labels, progress=False)
+
+
+@pytest.mark.parametrize(("batch_size", "message"), [
+    (6, "with batch_size=6: try batch_size=3, smaller images, or"), (1, "with batch_size=1: try smaller images, or")])
+def test_passes_without_training_name_a_batch_size_too(monkeypatch, batch_size, message):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    network = build(8, "two_conv", 1, 28, seed=0)
+    monkeypatch.setattr(HashingNetwork, "forward", fails)
+    images = torch.zeros(9, 1, 28, 28, dtype=torch.uint8)
+    with pytest.raises(training.OutOfMemory, match=f"out of memory: encode {message}"):
+        network.encode(images, batch_size=batch_size)
+    with pytest.raises(training.OutOfMemory, match=f"out of memory: protect {message}"):
+        budget.protect(images, fails, 0.1, batch_size=batch_size)
 
 
 def test_other_errors_come_as_they_are(monkeypatch):

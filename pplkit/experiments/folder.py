@@ -46,7 +46,8 @@ def check_generator(generator: PerturbationGenerator, split: RetrievalSplit) -> 
 
 def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsilon: float | None, norm: str = "inf", *,
                     protected: Path | None = None, methods: tuple[str, ...] = METHODS, bits: int = 16,
-                    backbone: str = "two_conv", learning_rate: float | None = None, seed: int = 0, device: str = "auto",
+                    backbone: str = "two_conv", learning_rate: float | None = None,
+                    batch_size: int = 128, seed: int = 0, device: str = "auto",
                     fast: bool = False, progress: bool = True, **options: object) -> dict:
     """Train each victim on clean and on protected images, and search in all four scenarios.
 
@@ -56,6 +57,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
         protected: the same images as published, see `published_twin`.
         methods, bits, backbone: of the victims.
         learning_rate: of the victims; None: their own, 1e-3. Images of 64 pixels want 2e-4.
+        batch_size: images per step of the victims.
         seed: of the split and the victims.
         device: "auto", "cpu", "cuda".
         fast: a few training steps only; the figures mean nothing.
@@ -68,7 +70,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
 
     Raises:
         FileNotFoundError, ValueError: as `data.load`; neither generator nor protected images; a generator (if its
-            file says its split) or a backbone that was trained with other queries left out; a bad learning rate.
+            file says its split) or a backbone that was trained with other queries left out; a bad learning rate or batch size.
 
     Warns:
         CollapseWarning: a victim's codes are all the same, or near 0; names the victim, says what to change.
@@ -88,9 +90,8 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
     rows, victims = {}, {}
     for method in methods:
         for domain, train in (("clean", split.train), ("adversarial", twin.train)):
-            victim = make_victim(method, bits, seed, device, fast, backbone)
-            if learning_rate is not None:
-                victim = dataclasses.replace(victim, learning_rate=learning_rate)
+            changes = {"batch_size": batch_size} | ({} if learning_rate is None else {"learning_rate": learning_rate})
+            victim = dataclasses.replace(make_victim(method, bits, seed, device, fast, backbone), **changes)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", CollapseWarning)
                 fit_victim(victim, split, train, progress)

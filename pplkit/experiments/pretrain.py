@@ -75,7 +75,7 @@ def moved(images: Tensor, shift: float, random: torch.Generator) -> Tensor:
 
     What comes in from outside is the image, mirrored at its edge.
     """
-    draws = torch.rand(3, len(images), generator=random).to(images.device)  # (3, B)
+    draws = torch.rand(3, len(images), generator=random).to(images.device, non_blocking=True)  # (3, B)
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = torch.where(draws[0] < 0.5, -1.0, 1.0)
     theta[:, 1, 1] = 1
@@ -138,14 +138,15 @@ def pretrain(split: RetrievalSplit, settings: Settings, state: Path, device: str
             for i, index in enumerate(batches):
                 progress = (number * steps + i + 1) / (settings.passes * steps)
                 optimiser.param_groups[0]["lr"] = settings.learning_rate * _rate(progress)
-                images = moved(to_float(train.images[index]), settings.shift, random).contiguous(
-                    memory_format=torch.channels_last)
-                with devices.autocast(device, None):
-                    scores = classifier(images)  # (b, classes)
-                loss = functional.cross_entropy(scores.float(), train.labels[index], label_smoothing=settings.smoothing)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
+                with devices.memory_help(lambda: devices.try_fewer(f"pretraining {settings.backbone}", settings.batch_size)):
+                    images = moved(to_float(train.images[index]), settings.shift, random).contiguous(
+                        memory_format=torch.channels_last)
+                    with devices.autocast(device, None):
+                        scores = classifier(images)  # (b, classes)
+                    loss = functional.cross_entropy(scores.float(), train.labels[index], label_smoothing=settings.smoothing)
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.backward()
+                    optimiser.step()
                 total += loss.detach()
                 bar.update()
             bar.set_postfix(loss=f"{float(total) / steps:.3f}")
@@ -163,13 +164,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     add_colour(options, of="the classifier")
     options.add_argument("--passes", type=int, default=Settings.passes, help="over the database's images")
+    options.add_argument("--batch-size", type=int, default=Settings.batch_size, help="images per step")
     options.add_argument("--weights", type=Path, default=Path("build/pretrained"), help="folder for the weights")
     asked = parse(options, arguments)
     for seed in asked.seeds:
         split = load(asked.dataset, asked.root, seed=seed, **dict(asked.load))
         network, stem, weights = backbones.parse(asked.backbone)
         name = f"{network}@{stem or split.train.images.shape[-1]}" if network in backbones.TORCHVISION else network
-        settings = Settings(backbone=asked.backbone if weights else name, passes=1 if asked.fast else asked.passes, seed=seed)
+        settings = Settings(backbone=asked.backbone if weights else name, passes=1 if asked.fast else asked.passes,
+                            batch_size=asked.batch_size, seed=seed)
         result = asked.out / f"pretrain-{place(asked.dataset, name)}-{seed}{'-fast' if asked.fast else ''}.json"
         keep_stored(options, result, [seed], parts=(), same={"settings": dataclasses.asdict(settings), "split": split.manifest})
         state = asked.work / f"pretrain-{home(asked.dataset, name, dict(asked.load))}" / f"seed{seed}.safetensors"

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pplkit import backbones
+from pplkit import device as devices
 from pplkit.budget import check_images, to_float
 from pplkit.preconditions import check_whole
 
@@ -72,6 +73,7 @@ class HashingNetwork(nn.Module):
 
         Raises:
             ValueError: not uint8 (N, C, H, W), or of another form than the network was built for; a batch size below 1.
+            OutOfMemory: a batch does not fit; the message names the size to try.
         """
         check_whole(batch_size, "batch_size")
         form = image_form(images)
@@ -80,13 +82,14 @@ class HashingNetwork(nn.Module):
         device = self.code.weight.device
         training = self.training
         self.eval()
-        codes = torch.empty(len(images), self.bits, dtype=torch.int8, device=images.device)  # (N, c)
+        codes = torch.empty(len(images), self.bits, dtype=torch.int8, device=device)  # (N, c)
         for start in range(0, len(images), batch_size):
-            batch = to_float(_batch_to(device, images[start:start + batch_size]))  # (B, C, H, W)
-            batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast for small convolutions
-            codes[start:start + batch_size] = sign(self(batch)).to(images.device)
+            with devices.memory_help(lambda: devices.try_fewer("encode", batch_size)):
+                batch = to_float(_batch_to(device, images[start:start + batch_size]))  # (B, C, H, W)
+                batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast for small convolutions
+                codes[start:start + batch_size] = sign(self(batch))
         self.train(training)
-        return codes
+        return codes.to(images.device)
 
 
 def build(bits: int, backbone: str, channels: int, size: int, seed: int, *, fetch: bool = True,

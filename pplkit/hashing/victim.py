@@ -110,12 +110,6 @@ class Victim:
         self._fit(images, labels, progress)
         return self._finish(images, labels)
 
-    def _fewer(self) -> str:
-        """What to say where memory runs out."""
-        smaller = f"batch_size={self.batch_size // 2}, " if self.batch_size > 1 else ""
-        return (f"out of memory: {type(self).__name__} with batch_size={self.batch_size} ({self.backbone}): try {smaller}"
-                "smaller images, or a smaller backbone")
-
     def _fit(self, images: Tensor, labels: Tensor, progress: bool) -> None:
         raise NotImplementedError
 
@@ -168,7 +162,7 @@ class Victim:
             if self.flip:
                 mirror = torch.rand(len(index), generator=self._random) < 0.5  # (b,)
                 batch = torch.where(mirror.to(images.device)[:, None, None, None], batch.flip(-1), batch)
-            with devices.memory_help(self._fewer):
+            with devices.memory_help(lambda: devices.try_fewer(f"{type(self).__name__} ({self.backbone})", self.batch_size)):
                 with devices.autocast(images.device, self.autocast):
                     relaxed = self.network(batch)  # (b, c)
                 value = loss(index, relaxed.float())

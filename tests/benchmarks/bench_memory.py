@@ -34,6 +34,8 @@ def measure(way: str, device: torch.device, steps: int) -> dict[str, object]:
                 accumulation=accumulation)
     before = peak_bytes(device)
     game.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     begun = time.perf_counter()
     for _ in range(steps):
         game.step()

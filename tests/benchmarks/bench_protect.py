@@ -23,6 +23,7 @@ from pplkit import budget, pretrained
 from pplkit import device as devices
 from pplkit.data import load
 from pplkit.folders import protect_folder
+from pplkit.generator import PerturbationGenerator
 from pplkit.hashing import HashingNetwork
 from pplkit.storage import provenance, save_json
 
@@ -56,13 +57,12 @@ def rate(function, images: torch.Tensor, batch: int) -> float:
     return len(images) / (time.perf_counter() - start)
 
 
-def folder_rate(pictures: list[Image.Image], workers: int) -> float:
+def folder_rate(pictures: list[Image.Image], workers: int, generator: PerturbationGenerator) -> float:
     """Pictures per second of `protect_folder`, files on disk to files on disk."""
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "in").mkdir()
         for i, picture in enumerate(pictures):
             picture.save(Path(place) / "in" / f"{i}.png")
-        generator = pretrained.generator()
         start = time.perf_counter()
         result = protect_folder(Path(place) / "in", Path(place) / "out", generator, EPSILON, workers=workers, progress=False)
         seconds = time.perf_counter() - start
@@ -115,7 +115,7 @@ def main() -> None:
         f"{SIDE} x {SIDE} colour": [Image.fromarray(array).resize((SIDE, SIDE)).convert("RGB") for array in arrays[:12]],
     }.items():
         for workers in asked.workers:
-            speed = folder_rate(pictures, workers)
+            speed = folder_rate(pictures, workers, generator)
             folders.append({"pictures": name, "workers": workers, "pictures_per_s": speed})
             print(f"pplkit protect, {name}, {workers} workers: {speed:.1f} pictures per second")
     save_json(

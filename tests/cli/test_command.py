@@ -51,7 +51,7 @@ def test_memory_that_runs_out_anywhere_is_one_line(photos, train_words, tmp_path
     words = ["evaluate", str(photos), "--generator", str(generator), "--size", "16", "--fast", "--quiet", "--device", "cpu",
              "--json", str(tmp_path / "result.json")]
     assert cli.main(words) == cli.WRONG_USE
-    assert capsys.readouterr().err == "pplkit evaluate: out of memory: lower --size (now 16)\n"
+    assert capsys.readouterr().err == "pplkit evaluate: out of memory: lower --batch-size (now 128) or --size (now 16)\n"
     assert cli.main(train_words(tmp_path / "g", "--epsilon", "0.1")) == cli.WRONG_USE
     assert capsys.readouterr().err == ("pplkit train: out of memory: lower --batch-size (now 8) or, where DATASET takes it, "
                                        "--size\n")

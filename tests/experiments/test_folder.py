@@ -68,10 +68,10 @@ def test_protection_at_the_searchers_size(folders):
 def test_the_learning_rate_is_the_victims(folders):
     clean, out = folders
     options = {"protected": out, "fast": True, "progress": False, "size": 16}
-    given = evaluate_folder(clean, None, None, learning_rate=2e-4, **options)["victims"]
-    assert [given[method]["learning_rate"] for method in ("adsh", "dsdh")] == [2e-4, 2e-4]
+    given = evaluate_folder(clean, None, None, learning_rate=2e-4, batch_size=4, **options)["victims"]
+    assert [(given[method]["learning_rate"], given[method]["batch_size"]) for method in ("adsh", "dsdh")] == [(2e-4, 4)] * 2
     own = evaluate_folder(clean, None, None, methods=("dsdh",), **options)["victims"]["dsdh"]
-    assert own["learning_rate"] == 1e-3 and own == given["dsdh"] | {"learning_rate": 1e-3}
+    assert own["learning_rate"] == 1e-3 and own == given["dsdh"] | {"learning_rate": 1e-3, "batch_size": 128}
     with pytest.raises(ValueError, match="learning_rate must be positive and finite, got 0"):
         evaluate_folder(clean, None, None, learning_rate=0, **options)
 

@@ -9,6 +9,7 @@ import torch
 
 from pplkit import backbones, hashing
 from pplkit.data import ImageSet, load
+from pplkit.device import OutOfMemory
 from pplkit.experiments import common, epsilon, pretrain, ratio, table1, transfer
 from pplkit.experiments.folder import evaluate_folder
 from pplkit.generator import PerturbationGenerator
@@ -43,6 +44,15 @@ def test_the_rate_rises_and_falls_to_0():
     rates = [pretrain._rate(i / 1000) for i in range(1001)]
     assert rates[0] == 0 and max(rates) == rates[100] == 1 and rates[-1] == pytest.approx(0)
     assert rates[:101] == sorted(rates[:101]) and rates[100:] == sorted(rates[100:], reverse=True)
+
+
+def test_a_batch_too_large_for_the_memory_names_the_one_to_try(split, tmp_path, monkeypatch):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(pretrain, "moved", fails)
+    with pytest.raises(OutOfMemory, match="pretraining two_conv with batch_size=16: try batch_size=8, smaller images"):
+        pretrain.pretrain(split, TINY, tmp_path / "state.safetensors", "cpu")
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(split, tmp_path, monkeypatch):
