@@ -260,6 +260,12 @@ def test_the_papers_networks(dataset, name):
 # ---- gradient checkpointing
 
 
+@pytest.mark.parametrize("name", ["two_conv", "resnet18", "googlenet"])
+def test_checkpointing_is_off_by_default(name):
+    network = backbones.create(name, 3, 32)
+    assert not any(getattr(module, "checkpointing", False) for module in network.modules())
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet"])
 def test_checkpointing_saves_activations_and_changes_nothing_else(name):
     def run(checkpointing: bool) -> tuple[dict, dict, Tensor, int]:

@@ -42,6 +42,21 @@ def test_workers_and_cache_change_nothing(files, tmp_path):
         assert torch.equal(again, images) and same == digests, options
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_are_other_processes(files, monkeypatch, tmp_path, workers):
+    decode = decoding.decode
+
+    def leaves_a_trace(*arguments):
+        (tmp_path / str(os.getpid())).touch()
+        return decode(*arguments)
+
+    monkeypatch.setattr(decoding, "decode", leaves_a_trace)
+    monkeypatch.setattr(decoding, "BATCH", 2)  # so that each has something to do
+    read_images(files, (8, 6), 3, workers=workers)
+    found = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
+    assert (found == {str(os.getpid())}) if workers == 0 else (len(found) == workers and str(os.getpid()) not in found)
+
+
 def test_the_cache_is_used_and_not_believed_when_files_changed(files, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     images, _ = read_images(files, (8, 6), 3, cache=cache)

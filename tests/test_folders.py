@@ -2,11 +2,13 @@
 
 import csv
 import hashlib
+import itertools
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,18 @@ def test_workers_and_whole_or_single_calls_give_the_same_bytes(run, tmp_path):
     report = [rows(tmp_path / f"{name}-report.csv") for name in ("out", "two")]
     assert report[0] == report[1]
     assert torch.get_num_threads() >= 1
+
+
+def test_workers_are_at_work_at_the_same_time(run, monkeypatch):
+    work, number, met = folders._work, itertools.count(), threading.Barrier(3)
+
+    def waits(*arguments):
+        if next(number) < 3:
+            met.wait(timeout=10)  # an error if the other two do not come
+        return work(*arguments)
+
+    monkeypatch.setattr(folders, "_work", waits)
+    assert run(workers=3).protected == 4
 
 
 @pytest.mark.parametrize("norm", ["2", 1])

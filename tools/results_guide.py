@@ -256,7 +256,7 @@ def colour_table(name: str, root: Path = rules.ROOT) -> str:
 
 def overview_table(root: Path = rules.ROOT) -> str:
     """One row for each of our tables of the three data sets, and what was run where, as markdown."""
-    lines = ["| data set | game, network | images, seeds | cells as good as the paper's | in-domain ones "
+    lines = ["| data set | game, network | images, seeds, run on | cells as good as the paper's | in-domain ones "
              "| C->C, trained on clean images: ADSH, DSDH | C->C, trained on protected ones: ADSH, DSDH "
              "| across domains, over the paper's |", "|---|---|---|---|---|---|---|---|"]
     for name in ("fashion-mnist", "fashion-mnist-two_conv-reference", *sorted(COLOUR.values())):
@@ -268,10 +268,16 @@ def overview_table(root: Path = rules.ROOT) -> str:
         network, _, weights = stored["backbone"].partition(":")
         lines.append(f"| {TITLES[rows[0]['dataset']]} | `{stored['regime']}`{', other fields' if stored['game'] else ''}, "
                      f"`{network}`{', pretrained' if weights else ''} "
-                     f"| {size:,}, {seeds} seed{'s' if seeds > 1 else ''} | {sum(row['met'] for row in rows)} of {len(rows)} "
+                     f"| {size:,}, {seeds} seed{'s' if seeds > 1 else ''}, {_run_on(stored)} "
+                     f"| {sum(row['met'] for row in rows)} of {len(rows)} "
                      f"| {sum(inside)} of {len(inside)} | {_searches_clean(rows, 'clean')} "
                      f"| {_searches_clean(rows, 'adversarial')} | {table1.cross_domain_ratio(stored['cells']):.2f} |")
     return "\n".join(lines)
+
+
+def _run_on(stored: dict) -> str:
+    """"CPU", or the GPU's name: the devices of all runs."""
+    return ", ".join(sorted({device.replace("cpu", "CPU") for run in stored["runs"].values() for device in run["device"]}))
 
 
 def _searches_clean(rows: list[dict], domain: str) -> str:

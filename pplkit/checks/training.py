@@ -1,4 +1,4 @@
-"""Answer checks of notebook 08: the length of Algorithm 1, what a step costs the surrogate, what a collapse looks like."""
+"""Answer checks of notebook 08: the length of Algorithm 1, what a step costs the surrogate, who wins, what a collapse is."""
 
 from __future__ import annotations
 
@@ -120,6 +120,60 @@ def images_through(function: Callable) -> str:
     )
 
 
+def _verdict(matching: float, clean: float, nothing: float) -> str:
+    if matching > 4:
+        return "G"
+    return "F, indifferent" if clean > 0.75 * nothing else "F, robust"
+
+
+def _last(values: list[float]) -> float:
+    return sum(values[-50:]) / len(values[-50:])
+
+
+@check
+def who_won(function: Callable) -> str:
+    """08.3: G, an indifferent F or a robust F, from the last 50 steps of a run's curves."""
+    calm, late = [0.06] * 60, [0.01] * 100 + [0.1] * 50
+    cases = [
+        ("G wins, F searches well", {"matching": [9.0] * 60, "clean": calm}, 0.11, "G"),
+        ("G wins, F searches badly", {"matching": [9.0] * 60, "clean": [0.1] * 60}, 0.11, "G"),
+        ("codes alike, F searches well", {"matching": [0.3] * 60, "clean": calm}, 0.11, "F, robust"),
+        ("codes alike, F's loss near that of codes 0", {"matching": [0.3] * 60, "clean": [0.1] * 60}, 0.11, "F, indifferent"),
+        ("the same loss, but codes 0 have twice as much", {"matching": [0.3] * 60, "clean": [0.1] * 60}, 0.22, "F, robust"),
+        ("G was ahead before the last 50", {"matching": [9.0] * 100 + [1.0] * 50, "clean": [0.06] * 150}, 0.11, "F, robust"),
+        ("F became indifferent in the last 50 steps", {"matching": [1.0] * 150, "clean": late}, 0.11, "F, indifferent"),
+        ("noisy: the last step is an exception", {"matching": [9.0] * 59 + [1.0], "clean": calm}, 0.11, "G"),
+        ("a run of 20 steps", {"matching": [5.0] * 20, "clean": [0.06] * 20}, 0.11, "G"),
+        ("matching loss just above 4", {"matching": [4.1] * 60, "clean": [0.1] * 60}, 0.11, "G"),
+        ("matching loss just below 4", {"matching": [3.9] * 60, "clean": calm}, 0.11, "F, robust"),
+        ("clean loss just above three quarters", {"matching": [1.0] * 60, "clean": [0.76] * 60}, 1.0, "F, indifferent"),
+    ]
+    mistakes: list[tuple[Callable[[dict, float], str], str]] = [
+        (lambda h, no: _verdict(sum(h["matching"]) / len(h["matching"]), sum(h["clean"]) / len(h["clean"]), no),
+         "take the last 50 steps, not the whole run"),
+        (lambda h, no: _verdict(h["matching"][-1], h["clean"][-1], no), "one step is noisy: take the mean of the last 50"),
+        (lambda h, no: _verdict(sum(h["matching"][-50:]) / 50, sum(h["clean"][-50:]) / 50, no),
+         "a run may have fewer than 50 steps: divide by how many there are"),
+        (lambda h, no: "F, indifferent" if _last(h["clean"]) > 0.75 * no else _verdict(_last(h["matching"]), 0, no),
+         "ask for the matching loss first: if G has won, F's loss on clean pairs decides nothing"),
+        (lambda h, no: _verdict(_last(h["matching"]), _last(h["clean"]), 0.11),
+         "compare with three quarters of `nothing`, which is an argument"),
+        (lambda h, no: _verdict(_last(h["matching"]), _last(h["clean"]), no / 0.75),
+         "three quarters of `nothing`, not all of it"),
+        (lambda h, no: {"F, robust": "F, indifferent", "F, indifferent": "F, robust"}.get(
+            found := _verdict(_last(h["matching"]), _last(h["clean"]), no), found),
+         "a high loss on clean pairs means that F searches badly: indifferent"),
+    ]  # fmt: skip
+    for case, history, nothing, expected in cases:
+        result = call(function, {name: list(values) for name, values in history.items()}, nothing, case=case)
+        if result == expected:
+            continue
+        expect(isinstance(result, str), f"{case}: got {show(result)}; return 'G', 'F, indifferent' or 'F, robust'")
+        why = next((f". {text[:1].upper()}{text[1:]}" for wrong, text in mistakes if wrong(history, nothing) == result), "")
+        fail(f"{case}: got {result!r}, expected {expected!r}{why}")
+    return f"{len(cases)} runs"
+
+
 def _state(codes: Tensor) -> str:
     if codes.abs().mean() < 0.05:
         return "near 0"
@@ -128,7 +182,7 @@ def _state(codes: Tensor) -> str:
 
 @check
 def collapse(function: Callable) -> str:
-    """08.3: tell healthy relaxed codes from codes near 0 and from equal codes."""
+    """08.4: tell healthy relaxed codes from codes near 0 and from equal codes."""
     random = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (64, 8), generator=random) * 2.0 - 1  # (B, c)
     alternating = torch.tensor([0.9, -0.9]).repeat(4)  # (c,)

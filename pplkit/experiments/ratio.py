@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -47,7 +48,8 @@ from pplkit.scenarios import SCENARIOS, evaluate_scenarios, protect_split
 from pplkit.storage import save_json
 
 BITS = 16  # as in Fig. 5
-SHARES = tuple(k / 10 for k in range(11))
+# as in Fig. 5, from 0 to 1 in steps of 0.1, and three more where the curve jumps
+SHARES = (0.0, 0.01, 0.02, 0.05, *(k / 10 for k in range(1, 11)))
 
 
 def mixed(clean: ImageSet, protected: Tensor, share: float, seed: int) -> ImageSet:
@@ -130,14 +132,18 @@ def figure(stored: dict) -> Figure:
         for number, scenario in enumerate(SCENARIOS):
             line = [row for row in stored["cells"] if (row["method"], row["scenario"]) == (method, scenario)]
             x, colour = [row["share"] for row in line], plots.PALETTE[number]
-            ax.plot(x, [row["mAP"] for row in line], color=colour, linestyle=plots.STYLES[number], marker="osD^"[number],
-                    markersize=5, label=scenario)
+            ax.plot(x, [row["mAP"] for row in line], color=colour, linestyle=plots.STYLES[number], marker="os^D"[number],
+                    markersize=5, clip_on=False, label=scenario)
             ax.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.15)
         for share, domain in enumerate(TRAIN_DOMAINS):
             for scenario, value in victim_row(stored["dataset"], domain, method, BITS).items() if same else ():
                 ax.plot(share, value, color=plots.PALETTE[SCENARIOS.index(scenario)], marker="x", linestyle="none",
-                        markersize=7, markeredgewidth=2)
-        ax.set(title=method.upper(), xlabel="share of protected training images", ylim=(0, 1))
+                        markersize=7, markeredgewidth=2, clip_on=False)
+        # room for the small shares
+        ax.set_xscale("function", functions=(lambda share: np.sqrt(np.maximum(share, 0)), np.square))
+        ax.set_xticks([0, 0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 1], ["0", ".02", ".1", ".2", ".4", ".6", ".8", "1"])
+        ax.minorticks_off()
+        ax.set(title=method.upper(), xlabel="share of protected training images\n(square-root axis)", xlim=(0, 1), ylim=(0, 1))
     entitle(drawn, stored["what"])
     axes[0].set_ylabel("mAP, network codes")
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10,

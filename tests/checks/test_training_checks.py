@@ -1,5 +1,7 @@
 """Checks of notebook 08: right answers pass, typical wrong ones are told what is wrong."""
 
+import statistics
+
 import pytest
 import torch
 
@@ -35,7 +37,13 @@ def collapse(codes):
     return "all equal" if codes.std(0).mean() < 0.02 else "fine"
 
 
+def who_won(history, nothing, count=50, share=0.75):
+    matching, clean = (statistics.fmean(history[name][-count:]) for name in ("matching", "clean"))
+    return "G" if matching > 4 else "F, indifferent" if clean > share * nothing else "F, robust"
+
+
 RIGHT = {
+    "who_won": [who_won, lambda h, no: "G" if sum(h["matching"][-50:]) > 4 * len(h["matching"][-50:]) else who_won(h, no)],
     "game_steps": [steps, lambda t, m, n: [t * int(t / m), t * int(n / m)]],
     "images_through": [counting(), counting(rows=lambda inputs, output: inputs.shape[0])],
     "collapse": [collapse, lambda u: "near 0" if u.norm(1) < 0.05 * u.numel() else collapse(u)],
@@ -117,6 +125,27 @@ def told(size=lambda u: u.abs().mean(), spread=lambda u: u.std(0).mean(), spread
 )
 def test_collapse_explains(answer, words):
     explains(check.collapse, answer, words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda h, no: who_won(h, no, count=10**6), "not the whole run"),
+        (lambda h, no: who_won(h, no, count=1), "one step is noisy"),
+        (lambda h, no: who_won({k: [0.0] * (50 - len(v)) + v for k, v in h.items()}, no), "fewer than 50"),
+        (lambda h, no: "F, indifferent" if statistics.fmean(h["clean"][-50:]) > 0.75 * no else who_won(h, no),
+         "matching loss first"),
+        (lambda h, no: who_won(h, 0.11), "which is an argument"),
+        (lambda h, no: who_won(h, no, share=1.0), "not all of it"),
+        (lambda h, no: {"F, robust": "F, indifferent", "F, indifferent": "F, robust"}.get(who_won(h, no), "G"),
+         "searches badly"),
+        (lambda h, no: "F", "expected 'G'"),
+        (lambda h, no: None, "None"),
+    ],
+)
+def test_who_won_explains(answer, words):
+    with pytest.raises(CheckFailed, match=f"(?i){words}"):
+        check.who_won(answer)
 
 
 def test_the_right_detector_agrees_with_the_packaged_thresholds():

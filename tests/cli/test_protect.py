@@ -24,6 +24,25 @@ def test_protect_says_what_it_did_and_where(photos, tmp_path, capsys):
     assert "0 protected, 40 done before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("words", "workers", "progress"), [
+    (["--workers", "3"], 3, True), (["--workers", "1", "--quiet"], 1, False), ([], None, True)])
+def test_protect_passes_workers_and_progress_on(photos, tmp_path, generator, monkeypatch, words, workers, progress):
+    found = {}
+
+    def protect_folder(*_, **options):
+        found.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli, "protect_folder", protect_folder)
+    assert cli.main(["protect", str(photos), str(tmp_path / "out"), "--generator", str(generator), *words]) == cli.WRONG_USE
+    assert found["progress"] is progress and found["workers"] >= 1 and workers in (None, found["workers"])
+
+
+def test_a_progress_bar_counts_the_pictures(photos, tmp_path, generator, capsys):
+    assert cli.main(["protect", str(photos), str(tmp_path / "out"), "--generator", str(generator)]) == cli.DONE
+    assert "protect: 100%" in capsys.readouterr().err
+
+
 def test_files_that_failed_are_listed_last_and_change_the_status(tmp_path, generator, capsys):
     (tmp_path / "in").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "in" / "a.png")
