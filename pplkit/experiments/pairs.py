@@ -17,7 +17,7 @@ from torch import Tensor
 from pplkit import plots, quality
 from pplkit.budget import format_epsilon, perturbation_norm, protect
 from pplkit.data import ImageSet, load
-from pplkit.experiments.common import add_colour, command, keep_stored, networks, parse, parser, place, save_figure
+from pplkit.experiments.common import add_colour, command, entitle, keep_stored, networks, parse, parser, place, save_figure
 from pplkit.experiments.games import add_game, asked_game, configuration, game_suffix, generator_of, other_game
 from pplkit.storage import provenance, save_json
 
@@ -89,15 +89,18 @@ def main(arguments: list[str] | None = None) -> None:
         cells += [{"epsilon": epsilon, "query": int(row), "class": split.classes[int(split.query.labels[row])],
                    **{key: _number(values[k]) for key, values in measured.items()}}
                   for k, row in enumerate(chosen)]
+    what = (f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)} with "
+            f"{networks(config.per_surrogate('backbone'))}{other_game(asked.regime, how['game'])}")
     save_json(asked.out / f"{name}.json", {
-        "what": f"Fig. 7 on {asked.dataset}: first query of each class, trained at {format_epsilon(config.epsilon)} with "
-                f"{networks(config.per_surrogate('backbone'))}{other_game(asked.regime, how['game'])}",
+        "what": what,
         "dataset": asked.dataset, "regime": asked.regime, "backbone": asked.backbone, "game": how["game"],
         "taken": {str(seed): taken},
         "seed": seed, "load": dict(asked.load), "generator": dataclasses.asdict(config), "run": provenance(asked.device),
         "cells": cells})
     plots.use_style()
-    save_figure(asked.out / f"{name}.png", figure(shown), dpi=110)
+    drawn = figure(shown)
+    entitle(drawn, what)
+    save_figure(asked.out / f"{name}.png", drawn, dpi=110)
     for epsilon in asked.epsilons:
         at = [cell for cell in cells if cell["epsilon"] == epsilon]
         mean = {key: _mean([cell[key] for cell in at if cell[key] is not None]) for key in ("psnr", "ssim", "linf")}

@@ -147,6 +147,11 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
     return rows
 
 
+def headline(stored: dict) -> str:
+    """What a stored result is, and how many images are searched: on colour sets often fewer than the paper's."""
+    return f"{stored['what']}, {stored['images']['database']:,} database images"
+
+
 def figure(stored: dict) -> Figure:
     """One panel per method and train domain: groups of bars per network, a bar per scenario, whiskers the seeds' intervals."""
     methods, networks = (list(dict.fromkeys(row[name] for row in stored["cells"])) for name in ("method", "network"))
@@ -163,11 +168,11 @@ def figure(stored: dict) -> Figure:
                         [max(0, row["high"] - row["mAP"]) for row in rows]]
             ax.bar(x, height, 0.18, yerr=whiskers, color=plots.PALETTE[number], hatch=("", "//", "..", "xx")[number],
                    edgecolor="white", label=scenario, error_kw={"elinewidth": 1})
-        names = [label(network).replace("_", "\n").replace("@", "\n@") for network in networks]
+        names = [label(network).replace("_", "_\n").replace("@", "\n@") for network in networks]
         ax.set_xticks(range(len(networks)), names, fontsize=9)
         trained = "clean" if domain == "clean" else "protected"
         ax.set(title=f"{method.upper()}, trained on {trained} images", ylim=(0, 1.15), xlabel="the victim's network")
-    common.entitle(drawn, stored["what"])
+    common.entitle(drawn, headline(stored))
     for line in axes:
         line[0].set_ylabel("mAP, network codes")
     axes[0, -1].legend(ncols=4, loc="upper center", fontsize=9)
@@ -219,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
     shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"
     stored = {
         "what": f"{shown} (the paper's networks are deep, and probably pretrained), {BITS} bits, network codes, "
-                f"epsilon {format_epsilon(budget)}" + ("" if given else ", networks from random weights")
+                f"epsilon {format_epsilon(budget)}, {common.networks(given) if given else 'networks from random weights'}"
                 + other_game(asked.regime, how["game"]),
         **sets, "game": how["game"],
         "taken": {str(seed): next(iter(cells.values()))["key"].get("taken") for seed, cells in seeds.items()},

@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import shutil
 
 import pytest
+import redraw_figures
 
 from pplkit import pretrained
 from pplkit.config import PAPER, PPLConfig
@@ -182,3 +184,17 @@ def test_what_is_not_shipped_is_refused():
         pretrained.victim("dsdh", regime="scatter")
     with pytest.raises(ValueError, match="no generator of 'reference' with seed 1: choose one of"):
         pretrained.generator(seed=1)
+
+
+def test_pictures_are_drawn_again_from_the_numbers_alone(tmp_path, capsys):
+    for name in ("ratio-cifar10", "transfer-cifar10", "resizing-fashion-mnist-mini"):
+        shutil.copy(embedded("results", f"{name}.json"), tmp_path / f"{name}.json")
+    (tmp_path / "ratio-cifar10.png").write_bytes(b"old")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    redraw_figures.main(["--results", str(tmp_path)])
+    assert capsys.readouterr().out == "ratio-cifar10.png\n"  # the other has no picture here, and gets none
+    assert (tmp_path / "ratio-cifar10.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+    with pytest.raises(SystemExit):
+        redraw_figures.main(["figures"])
+    assert "no experiment figures: choose from epsilon, ratio" in capsys.readouterr().err
