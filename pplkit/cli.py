@@ -79,20 +79,21 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--channels", type=int, choices=(1, 3), help="of the images of folder:PATH (3)")
     _add_decoding(train)
     train.add_argument("--regime", choices=list(REGIMES), default="reference",
-                       help="how the game is played: scatter and shortcut have six surrogates instead of four and three times "
-                            "the steps; on Fashion-MNIST shortcut protects best (default: %(default)s)")
-    train.add_argument("--backbone", type=_names, default="two_conv", metavar="NAME",
+                       help="how the game is played: all but the reference have six surrogates instead of four and three times "
+                            "the steps; on Fashion-MNIST several, with surrogates of three networks, protects best (default: "
+                            "%(default)s)")
+    train.add_argument("--backbone", type=_names, metavar="NAME",
                        help="network of the surrogates, or one each, as NAME,NAME,...: the protection carries over best to "
-                            "searchers with networks that it has met (default: %(default)s)")
+                            "searchers with networks that it has met (default: two_conv, with several its own)")
     train.add_argument("--batch-size", type=_positive, default=128,
                        help="images per step, of all processes together (default: %(default)s)")
     train.add_argument("--warmup-steps", type=int, default=1500, help="of the surrogates alone (default: %(default)s)")
     train.add_argument("--warmup-learning-rate", type=float, metavar="RATE",
                        help="of the surrogates alone (default: 1e-3, for imagenet13 2e-4); 2e-4 for images of 64 pixels")
-    train.add_argument("--steps", type=int, help="of the game (default: 800, with scatter and shortcut 2400)")
+    train.add_argument("--steps", type=int, help="of the game (default: 800, other games than the reference 2400)")
     train.add_argument("--surrogate-learning-rate", type=float, metavar="RATE",
                        help="of the surrogates in the game (default: 3e-5, for imagenet13 6e-6); 6e-6 for images of 64 pixels; "
-                            "those of scatter and shortcut that learn from protected images alone change in proportion")
+                            "those of the other games that learn from protected images alone change in proportion")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     train.add_argument("--checkpointing", action="store_true", help="less memory for more time, the same result")
@@ -226,8 +227,8 @@ def run_train(asked: argparse.Namespace) -> int:
 
 def _configuration(asked: argparse.Namespace) -> PPLConfig:
     """The game of `pplkit train`: the regime's but for what is asked for."""
-    changes = {name: getattr(asked, name) for name in ("norm", "backbone", "batch_size", "warmup_steps", "seed")}
-    changes |= {name: getattr(asked, name) for name in ("epsilon", "steps", "warmup_learning_rate")
+    changes = {name: getattr(asked, name) for name in ("norm", "batch_size", "warmup_steps", "seed")}
+    changes |= {name: getattr(asked, name) for name in ("backbone", "epsilon", "steps", "warmup_learning_rate")
                 if getattr(asked, name) is not None}
     config = REGIMES[asked.regime](asked.dataset, **changes)
     if (rate := asked.surrogate_learning_rate) is not None:

@@ -3,10 +3,9 @@
 Made by `python -m pplkit.experiments.table1 --dataset fashion-mnist --seeds 0 1 2` with, for
 
 - "reference": `--regime reference --backbone two_conv --ship data/checkpoints/fashion-mnist`
-- "shortcut": `--ship data/checkpoints/fashion-mnist/shortcut --ship-generators data/checkpoints/fashion-mnist/shortcut` (the
-  first seed's generator is then there twice: generator-0 is kept)
-- "several": `--bits 16 --game backbone=two_conv_3x3,two_conv,dense,two_conv_3x3,two_conv_3x3,two_conv --ship-generators
-  data/checkpoints/fashion-mnist/several`, seed 0 only
+- "shortcut": `--regime shortcut --ship data/checkpoints/fashion-mnist/shortcut --ship-generators
+  data/checkpoints/fashion-mnist/shortcut` (the first seed's generator is then there twice: generator-0 is kept)
+- "several": `--ship-generators data/checkpoints/fashion-mnist/several`
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ from pplkit.generator import PerturbationGenerator
 from pplkit.paper import BITS, METHODS, TRAIN_DOMAINS
 
 GENERATORS = {("reference", 0): ("generator.safetensors",),
-              **{("shortcut", seed): ("shortcut", f"generator-{seed}.safetensors") for seed in (0, 1, 2)},
-              ("several", 0): ("several", "generator-0.safetensors")}
+              **{(regime, seed): (regime, f"generator-{seed}.safetensors") for regime in ("shortcut", "several")
+                 for seed in (0, 1, 2)}}
 VICTIMS = {"reference": (), "shortcut": ("shortcut",)}  # their folder
 
 
@@ -27,8 +26,8 @@ def generator(regime: str = "reference", seed: int = 0) -> PerturbationGenerator
 
     Args:
         regime: how its game was played: "reference" (`PPLConfig.reference`), "shortcut" (`PPLConfig.shortcut`, surrogates
-            "two_conv_3x3"), or "several" (that with surrogates of three networks).
-        seed: 0; of "shortcut" also 1 and 2.
+            "two_conv_3x3"), or "several" (`PPLConfig.several`, that of our Table 1).
+        seed: 0; of "shortcut" and "several" also 1 and 2.
 
     Raises:
         ValueError: another one.

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pplkit.config import PPLConfig
+from pplkit.config import REGIMES, PPLConfig
 
 
 def test_the_papers_settings():
@@ -30,7 +30,7 @@ def test_the_papers_settings():
 
 
 def test_surrogates_of_64_pixel_images_learn_at_a_fifth_of_the_rates():
-    for preset in (PPLConfig.reference, PPLConfig.scatter, PPLConfig.shortcut):
+    for preset in REGIMES.values():
         small, large = preset("cifar10"), preset("imagenet13")
         for name in ("warmup_learning_rate", "surrogate_learning_rate"):
             assert large.per_surrogate(name) == pytest.approx([rate / 5 for rate in small.per_surrogate(name)])
@@ -44,6 +44,14 @@ def test_shortcut_plays_against_the_learners_too_and_lets_them_live_longer():
     learners = [objective == "affinity" for objective in shortcut.per_surrogate("surrogate_objective")]
     assert [bool(restart) for restart in shortcut.per_surrogate("restart_every")] == learners and sum(learners) == 2
     assert min(shortcut.per_surrogate("reverse_scale")) > 0 == min(scatter.per_surrogate("reverse_scale"))
+
+
+def test_several_is_shortcut_with_three_networks_among_teachers_and_learners():
+    shortcut, several = PPLConfig.shortcut("fashion-mnist"), PPLConfig.several("fashion-mnist")
+    assert several == dataclasses.replace(shortcut, backbone=several.backbone)
+    assert [len(set(several.per_surrogate("backbone")[part])) for part in (slice(4), slice(4, 6))] == [3, 2]
+    given = {"backbone": "dense", "steps": 7}
+    assert PPLConfig.several("fashion-mnist", **given) == PPLConfig.shortcut("fashion-mnist", **given)
 
 
 IMPOSSIBLE = {

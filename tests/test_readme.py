@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README + RESULTS, re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+COMMANDS += re.findall(r"\| `(python -m pplkit\.experiments\.[^`]+)` \|", RESULTS)  # how each figure was made
 TARGETS = set(re.findall(r"`make ([\w-]+)", README)) | {command.split()[1] for command in COMMANDS if "make " in command}
 
 

@@ -14,7 +14,7 @@ import notebook_rules as rules
 from results_guide import PRETRAINED, TITLES, stored_result
 
 from pplkit.experiments import table1
-from pplkit.experiments.common import networks
+from pplkit.experiments.common import exact, networks
 from pplkit.experiments.transfer import NETWORKS
 from pplkit.paper import METHODS
 
@@ -23,7 +23,7 @@ def in_short(root: Path = rules.ROOT) -> str:
     """What the results mean for somebody who would protect images, as markdown."""
     rows = table1.compared(stored_result(root, "table1-fashion-mnist")["cells"])
     one, several = _games_of_networks(root)
-    sweep, ratio = stored_result(root, "epsilon-fashion-mnist"), stored_result(root, "ratio-fashion-mnist")
+    sweep, ratio = (stored_result(root, name) for name in ("epsilon-fashion-mnist", MIXED["several"]))
     visible = stored_result(root, "pairs-fashion-mnist")["cells"]
 
     def mean(values: Iterable[float]) -> str:
@@ -33,9 +33,9 @@ def in_short(root: Path = rules.ROOT) -> str:
     def ours(train: str, *tasks: str) -> str:
         return mean(row["mAP"] for row in rows if row["train"] == train and row["task"] in tasks)
 
-    def carried(stored: dict, own: bool) -> str:
+    def carried(stored: dict, met: bool) -> str:
         return mean(c["mAP"] for c in stored["cells"]
-                    if c["scenario"] in ("C->A", "A->C") and (c["network"] == one["backbone"]) is own)
+                    if c["scenario"] in ("C->A", "A->C") and (c["network"] in several["generator"]["backbone"]) is met)
 
     def worst(share: float) -> str:
         return f"{min(c['mAP'] for c in ratio['cells'] if c['share'] == share):.2f}"
@@ -52,18 +52,18 @@ def in_short(root: Path = rules.ROOT) -> str:
 
     decibels = mean(c["psnr"] for c in visible if c["epsilon"] == 0.3)
     return "\n".join([
-        f"- It works against a searcher that knows clean images only and has the surrogates' network: mAP falls from "
-        f"{ours('clean', 'C->C')} to {ours('clean', 'C->A', 'A->C')} in C->A and A->C (Fashion-MNIST, game `shortcut`). A "
+        f"- It works against a searcher that knows clean images only and has one of the surrogates' networks: mAP falls "
+        f"from {ours('clean', 'C->C')} to {ours('clean', 'C->A', 'A->C')} in C->A and A->C (Fashion-MNIST, game `several`). A "
         f"searcher trained on protected images finds {ours('adversarial', 'A->A')} among these and "
         f"{ours('adversarial', 'C->C')} among clean ones.",
         f"- It takes a change that everybody sees: ε = 0.3, a PSNR of {float(decibels):.0f} dB. With ε = 0.1 much of the "
         f"search is left (game `reference`, retrained: A->C {again(0.1, 'clean', 'A->C')}; C->C of searchers trained on "
         f"protected images {again(0.1, 'adversarial', 'C->C')}).",
-        f"- Searchers with other networks than the surrogates' find more in C->A and A->C: {carried(one, False)} instead of "
-        f"{carried(one, True)}. Surrogates of three networks instead of one mend most of that: {carried(several, False)}, and "
-        f"{carried(several, True)} with the network of before (one seed).",
-        f"- A searcher with one protected image in ten among its training images finds everything again (worst scenario "
-        f"{worst(0.1)}; game `reference`).",
+        f"- It carries over to searchers whose network no surrogate has ({_listed(_unmet(several))}): "
+        f"{carried(several, False)} in C->A and A->C, {carried(several, True)} with networks that some surrogate has. With "
+        f"surrogates of one network (game `shortcut`) it is {carried(one, False)} and {carried(one, True)} (one seed).",
+        f"- A searcher with one protected image in ten among its training images finds everything again: its worst scenario "
+        f"has {worst(0.1)}, with one in a hundred {worst(0.01)}, with none {worst(0.0)} (game `several`, one seed).",
         "- On colour images searchers from pretrained weights that learn from protected images still search clean ones, C->C "
         f"{strong('CIFAR-10', 'cifar10 pretrained', 'cifar10 pretrained scatter')}, "
         f"{strong('ImageNet-13', 'imagenet13 pretrained')}. Why the paper's do not, our runs do not explain; it does not say "
@@ -71,12 +71,25 @@ def in_short(root: Path = rules.ROOT) -> str:
 
 
 # Surrogates of one network, and of several, judged by the same searchers
-SEVERAL = tuple(f"networks/transfer-fashion-mnist-two_conv_3x3-shortcut{name}" for name in ("", "-game9c1951"))
+SEVERAL = tuple(f"networks/transfer-fashion-mnist-two_conv_3x3-{game}" for game in ("shortcut", "several"))
+MIXED = {"reference": "ratio-fashion-mnist", "several": "ratio-fashion-mnist-two_conv_3x3-several"}  # Fig. 5, by game
 
 
 def _games_of_networks(root: Path) -> tuple[dict, dict]:
     """The stored results of the game with surrogates of one network, and of that with several."""
     return stored_result(root, SEVERAL[0]), stored_result(root, SEVERAL[1])
+
+
+def _unmet(stored: dict) -> list[str]:
+    """Networks of the searchers that no surrogate has."""
+    return [network for network in dict.fromkeys(c["network"] for c in stored["cells"])
+            if network not in stored["generator"]["backbone"]]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """"`a`, `b` and `c`"."""
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def several_table(root: Path = rules.ROOT) -> str:
@@ -98,6 +111,11 @@ def several_table(root: Path = rules.ROOT) -> str:
     return (f"{chr(10).join(lines)}\n\nSurrogates of the first game: `{one['backbone']}`; of the second: {surrogates}, in this "
             f"order. Mean of ADSH and DSDH, one seed, the same searchers for both. As bars: "
             f"[one](data/results/{SEVERAL[0]}.png), [several](data/results/{SEVERAL[1]}.png).")
+
+
+def _shares(stored: dict) -> str:
+    """The shares of protected training images of a stored Fig. 5, as `--shares` takes them."""
+    return " ".join(map(exact, sorted({c["share"] for c in stored["cells"]})))
 
 
 UNLICENSED = ("cifar10", "imagenet13")  # no picture of them may be passed on, see data/README.md
@@ -122,14 +140,15 @@ def figures_table(root: Path = rules.ROOT) -> str:
         return f"ADSH {rows[0]['mAP']:.2f} in C->C, " + ", ".join(
             f"{c['scenario']} {c['mAP']:.2f} (own generator {own['adsh', c['scenario']]:.2f})" for c in rows[1:])
 
-    def mixtures(dataset: str) -> str:
+    def mixtures(name: str, shares: Iterable[float] = (0.0, 0.1, 0.5)) -> str:
         worst: dict[tuple[str, float], float] = {}
-        stored = stored_result(root, f"ratio-{dataset}")
+        stored = stored_result(root, name)
         for c in stored["cells"]:
             worst[c["method"], c["share"]] = min(worst.get((c["method"], c["share"]), 1.0), c["mAP"])
-        shown = (f"{m.upper()} {worst[m, 0.0]:.2f} at share 0, {worst[m, 0.1]:.2f} at 0.1, {worst[m, 0.5]:.2f} at 0.5"
-                 for m in METHODS)
-        return f"{TITLES[dataset]}, {networks(stored['backbone'])}: worst scenario {', '.join(shown)}"
+        shown = "; ".join(f"{m.upper()} " + ", ".join(f"{worst[m, share]:.2f} at share {share:g}" for share in shares)
+                          for m in METHODS)
+        return (f"{TITLES[stored['dataset']]}, game `{stored['regime']}`, searchers {networks(stored['backbone'])}: worst "
+                f"scenario {shown}")
 
     def visible(dataset: str, epsilons: Iterable[float]) -> str:
         pairs: dict[float, list[dict]] = {}
@@ -149,7 +168,8 @@ def figures_table(root: Path = rules.ROOT) -> str:
     subtle = '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"'
     seeds, again = len(sweep["scaled"][0]["seeds"]), len(sweep["retrained_seeds"])
     transfer, of_cifar10 = stored_result(root, "transfer-fashion-mnist"), stored_result(root, "transfer-cifar10")
-    halves = stored_result(root, "transfer-fashion-mnist-two_conv_3x3-shortcut")
+    halves, several = stored_result(root, "transfer-fashion-mnist-two_conv_3x3-shortcut"), stored_result(root, SEVERAL[1])
+    mixed = stored_result(root, MIXED["several"])
     reduced = " ".join(f"{name}={value}" for name, value in of_cifar10["load"].items())
     rows = [
         ("3", "transfer-fashion-mnist.png", carried,
@@ -160,17 +180,26 @@ def figures_table(root: Path = rules.ROOT) -> str:
          f"CIFAR-10 at a reduced size ({of_cifar10['images']['database']:,} database images), likewise: {met(of_cifar10)}",
          f"transfer --dataset cifar10 --load {reduced} --networks {' '.join(victims(of_cifar10))}"),
         ("3", "transfer-fashion-mnist-two_conv_3x3-shortcut.png", carried,
-         f"Fashion-MNIST, the generator of Table 1, trained against two_conv_3x3 only; trained on clean images, as above: "
+         f"Fashion-MNIST, the generator of `shortcut`, trained against two_conv_3x3 only; trained on clean images, as above: "
          f"{met(halves)}. Trained on protected images, A->A/A->C/C->A/C->C: "
          f"{met(halves, 'adversarial', ('A->A', 'A->C', 'C->A', 'C->C'))}",
          f"transfer --regime shortcut --backbone {halves['backbone']} --generators data/checkpoints/fashion-mnist/shortcut "
          f"--train-domains clean adversarial --networks {' '.join(victims(halves))}"),
+        ("3", f"{SEVERAL[1]}.png", carried,
+         f"Fashion-MNIST, the generator of `several`, our Table 1, trained against two_conv_3x3, two_conv and dense; trained "
+         f"on clean images, as above: {met(several)}",
+         f"transfer --regime several --backbone {several['backbone']} --out data/results/networks "
+         f"--networks {' '.join(victims(several))}"),
         *(("4", f"transfer-{origin}-to-{dataset}.png", across,
            f"{TITLES[origin]} to {TITLES[dataset]}, two_conv from random weights: {carried_over(origin, dataset)}",
            f"transfer --origin {origin} --dataset {dataset} --networks two_conv")
           for origin, dataset in (("imagenet13", "cifar10"), ("cifar10", "imagenet13"))),
-        ("5", "ratio-fashion-mnist.png", both, mixtures("fashion-mnist"), "ratio"),
-        ("5", "ratio-cifar10.png", both, mixtures("cifar10"), "ratio --dataset cifar10"),
+        ("5", f"{MIXED['reference']}.png", both, mixtures(MIXED["reference"]),
+         f"ratio --shares {_shares(stored_result(root, MIXED['reference']))}"),
+        ("5", f"{MIXED['several']}.png", both, mixtures(MIXED["several"], (0.0, 0.01, 0.1, 0.5)),
+         f"ratio --regime several --backbone {mixed['backbone']}"),
+        ("5", "ratio-cifar10.png", both, mixtures("ratio-cifar10"),
+         f"ratio --dataset cifar10 --shares {_shares(stored_result(root, 'ratio-cifar10'))}"),
         ("6", "epsilon-fashion-mnist.png", drops,
          "A->C of clean-trained ADSH: " + ", ".join(f"{clean[e]:.2f} at ε = {e:g}" for e in (0.05, 0.1, 0.2, 0.3))
          + f" (one generator scaled, {seeds} seeds); A->A of searchers trained on protected images, ADSH and DSDH, from "
@@ -193,10 +222,10 @@ def figures_table(root: Path = rules.ROOT) -> str:
     minutes = {network: sum(cell["seconds"] for name, cell in transfer["runs"]["0"].items() if name.split()[1] == network) / 60
                for network in victims(transfer)}
     added = "" if last in NETWORKS else ", which is not among the command's default networks"
-    mixing = sum(run["seconds"] for run in stored_result(root, "ratio-fashion-mnist")["runs"].values()) / 60
+    mixing = sum(run["seconds"] for run in stored_result(root, MIXED["reference"])["runs"].values()) / 60
     return (f"{table}\n\nOn two CPU cores the victims of Fig. 3 on Fashion-MNIST took {sum(minutes.values()):.0f} minutes, "
             f"{minutes[last]:.0f} of them those of {last}{added}, and the victims of Fig. 5 {mixing:.0f}. The generator is "
-            "that of `reference`, but for the third row.")
+            "that of `reference` where no other game is named.")
 
 
 def speed_table(root: Path = rules.ROOT) -> str:

@@ -10,13 +10,13 @@ import torch
 
 from pplkit import device as devices
 from pplkit.checkpoints import OtherCheckpoint
-from pplkit.config import REGIMES, PPLConfig
+from pplkit.config import OF_SEVERAL_NETWORKS, REGIMES, PPLConfig
 from pplkit.data import RetrievalSplit
 from pplkit.experiments.common import given, home, label, setting
 from pplkit.generator import PerturbationGenerator
 from pplkit.training import PPLRun, train_ppl
 
-USUAL = {"fashion-mnist": ("shortcut", "two_conv_3x3")}  # data set -> game and network of its table; others: OTHERWISE
+USUAL = {"fashion-mnist": ("several", "two_conv_3x3")}  # data set -> game and network of its table; others: OTHERWISE
 OTHERWISE = ("reference", "two_conv")
 
 
@@ -29,7 +29,7 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
                   backbone: str = "two_conv", regime: str = "reference", game: dict[str, object] | None = None) -> PPLConfig:
     """The generator's settings: `PPLConfig.reference` or another of `REGIMES`, with another ε and other fields if given.
 
-    `backbone` is every surrogate's network unless `game` has a tuple of one each.
+    `backbone` is every surrogate's network unless `game` has a tuple of one each, or the regime does.
     """
     fields = [field.name for field in dataclasses.fields(PPLConfig) if field.name not in ("epsilon", "seed")]
     unknown = sorted(set(game or {}) - set(fields))
@@ -39,7 +39,8 @@ def configuration(dataset: str, seed: int, epsilon: float | None = None, fast: b
     if isinstance((game or {}).get("backbone"), str):
         raise ValueError(f"the game's backbone must be one network per surrogate, got {game['backbone']!r}: --backbone names "
                          "one for surrogates and victims")
-    changes = {"backbone": backbone} | dict(game or {}) | ({"warmup_steps": 10, "steps": 10} if fast else {})
+    changes = {} if regime in OF_SEVERAL_NETWORKS else {"backbone": backbone}
+    changes |= dict(game or {}) | ({"warmup_steps": 10, "steps": 10} if fast else {})
     if epsilon is not None:
         changes["epsilon"] = epsilon
     return REGIMES[regime](dataset, seed=seed, **changes)

@@ -141,7 +141,8 @@ def figure(stored: dict) -> Figure:
                         markersize=7, markeredgewidth=2, clip_on=False)
         # room for the small shares
         ax.set_xscale("function", functions=(lambda share: np.sqrt(np.maximum(share, 0)), np.square))
-        ax.set_xticks([0, 0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 1], ["0", ".02", ".1", ".2", ".4", ".6", ".8", "1"])
+        ticks = 0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=9)
         ax.minorticks_off()
         ax.set(title=method.upper(), xlabel="share of protected training images\n(square-root axis)", xlim=(0, 1), ylim=(0, 1))
     entitle(drawn, stored["what"])

@@ -6,6 +6,7 @@
     python -m pplkit.experiments.table1 --regime scatter --game steps=800 --bits 24 --validation 3000
 
 Each data set has a game and a network that its table is usually made with (`USUAL`); another one's name is part of the file's.
+`--backbone` is the victims' network and the surrogates', but for the game `several`, whose surrogates have three.
 Per seed: one generator (8-bit surrogates, as in the paper), the whole split protected once, 16 victims. Every finished step is
 kept under `--work`, so an interrupted run continues. Writes `data/results/table1-DATASET.json`, a figure of it and, with
 `--ship`, the first seed's generator and victims as checkpoints for the notebooks.

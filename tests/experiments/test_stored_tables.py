@@ -8,7 +8,7 @@ import pytest
 import redraw_figures
 
 from pplkit import pretrained
-from pplkit.config import PAPER, PPLConfig
+from pplkit.config import OF_SEVERAL_NETWORKS, PAPER, PPLConfig
 from pplkit.data import embedded
 from pplkit.experiments import common, games, table1
 from pplkit.paper import BITS
@@ -27,28 +27,28 @@ def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(
     assert len(heights) == 64 and {round(height, 4) for height in heights} == ours
     marks = [y for ax in drawn.axes for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()]
     assert sorted(marks) == sorted(row["paper"] for row in table1.compared(stored["cells"]))
-    assert drawn.get_suptitle().endswith("shortcut, two_conv_3x3 from random weights")
-    half = json.loads(embedded("results", "table1-fashion-mnist-eps0.15.json").read_text())
+    assert drawn.get_suptitle().endswith("several, two_conv_3x3 from random weights")
+    half = json.loads(embedded("results", "table1-fashion-mnist-eps0.15-shortcut.json").read_text())
     title = table1.figure(half).get_suptitle()
     assert max(map(len, title.splitlines())) <= 110  # longer ones would be cut off
     assert " ".join(title.split()).endswith(", shortcut, two_conv_3x3 from random weights; the paper's at 0.300 (77/255)")
     other = table1.headline({**stored, "game": {"steps": 900, "code_lengths": [8, 4]}})
-    assert other.endswith("seeds [0, 1, 2], shortcut, steps=900, code_lengths=8,4, two_conv_3x3 from random weights")
+    assert other.endswith("seeds [0, 1, 2], several, steps=900, code_lengths=8,4, two_conv_3x3 from random weights")
     unknown = table1.figure({**stored, "cells": [row | {"paper": None} for row in stored["cells"]]})
     assert len([bar for ax in unknown.axes for bar in ax.patches]) == 64
 
 
 @pytest.mark.parametrize("name, dataset, regime, seeds, bits", [
-    ("fashion-mnist", "fashion-mnist", PPLConfig.shortcut, "012", BITS),
-    ("fashion-mnist-eps0.15", "fashion-mnist", PPLConfig.shortcut, "012", (16,)),
+    ("fashion-mnist", "fashion-mnist", PPLConfig.several, "012", BITS),
+    ("fashion-mnist-shortcut", "fashion-mnist", PPLConfig.shortcut, "012", BITS),
+    ("fashion-mnist-eps0.15-shortcut", "fashion-mnist", PPLConfig.shortcut, "012", (16,)),
     ("fashion-mnist-reference", "fashion-mnist", PPLConfig.reference, "0", (16,)),
-    ("fashion-mnist-two_conv", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
+    ("fashion-mnist-two_conv-shortcut", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
     ("fashion-mnist-two_conv-reference", "fashion-mnist", PPLConfig.reference, "012", BITS),
     ("fashion-mnist-two_conv-eps0.15-reference", "fashion-mnist", PPLConfig.reference, "012", (16,)),
     ("fashion-mnist-two_conv-scatter", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("fashion-mnist-two_conv-scatter-gamef24c9c", "fashion-mnist", PPLConfig.scatter, "012", BITS),
     ("fashion-mnist-two_conv-eps0.15-scatter", "fashion-mnist", PPLConfig.scatter, "0", (16,)),
-    ("fashion-mnist-game9c1951", "fashion-mnist", PPLConfig.shortcut, "0", (16,)),
     ("cifar10", "cifar10", PPLConfig.reference, "0", BITS),
     ("cifar10-shortcut-game80339f", "cifar10", PPLConfig.shortcut, "0", (16,)),
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
@@ -81,8 +81,8 @@ def fields(stored):
 def plays(stored, regime):
     """Whether a stored table's game is the regime's with the fields that the table names (fields added since: the default)."""
     used = stored["generator"]
-    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], epsilon=used["epsilon"],
-                      **{"backbone": stored["backbone"]} | fields(stored))
+    network = {} if regime.__name__ in OF_SEVERAL_NETWORKS else {"backbone": stored["backbone"]}
+    expected = regime(stored["cells"][0]["dataset"], seed=used["seed"], epsilon=used["epsilon"], **network | fields(stored))
     added_since = vars(expected).keys() - used.keys()
     assert all(getattr(expected, name) == getattr(PPLConfig, name) for name in added_since)
     settings = {name: value for name, value in vars(expected).items() if name not in added_since}
@@ -96,10 +96,11 @@ def test_fashion_mnists_table_is_as_good_as_the_papers(stored):
              and row["train"] == "clean"}
     assert all(clean["adsh", bits] >= least for bits, least in zip(BITS, (0.85, 0.88, 0.90, 0.91), strict=True))
     assert min(clean["dsdh", bits] for bits in BITS) >= 0.70
-    fresh = json.loads(embedded("results", "fresh-seed", "table1-fashion-mnist.json").read_text())  # played after all was fixed
+    name = "table1-fashion-mnist-shortcut.json"
+    fresh = json.loads(embedded("results", "fresh-seed", name).read_text())  # played after all was fixed
     assert sum(row["met"] for row in table1.compared(fresh["cells"])) == 64 and list(fresh["runs"]) == ["3"]
     assert plays(fresh, PPLConfig.shortcut) and fresh["backbone"] == stored["backbone"]
-    half = json.loads(embedded("results", "table1-fashion-mnist-eps0.15.json").read_text())
+    half = json.loads(embedded("results", "table1-fashion-mnist-eps0.15-shortcut.json").read_text())
     assert table1.cross_domain_ratio(half["cells"]) <= 1  # of the paper's mean at its own budget
 
 
@@ -112,8 +113,8 @@ def test_each_stored_trial_was_judged_without_the_queries(path):
 
 
 @pytest.mark.parametrize("arguments, game, network", [
-    ([], "shortcut", "two_conv_3x3"), (["--dataset", "fashion-mnist-mini"], "shortcut", "two_conv_3x3"),
-    (["--backbone", "two_conv"], "shortcut", "two_conv"), (["--regime", "reference"], "reference", "two_conv_3x3"),
+    ([], "several", "two_conv_3x3"), (["--dataset", "fashion-mnist-mini"], "several", "two_conv_3x3"),
+    (["--backbone", "two_conv"], "several", "two_conv"), (["--regime", "reference"], "reference", "two_conv_3x3"),
     (["--dataset", "cifar10"], "reference", "two_conv"), (["--dataset", "folder:photos"], "reference", "two_conv")])
 def test_each_data_set_has_its_usual_game_and_network(arguments, game, network, stored, tmp_path, monkeypatch):
     of_seed = inspect.signature(table1.run_seed)
@@ -134,8 +135,8 @@ def test_each_data_set_has_its_usual_game_and_network(arguments, game, network, 
 
 @pytest.mark.parametrize("regime, seed", pretrained.GENERATORS)
 def test_the_shipped_generators_are_those_of_the_tables(regime, seed):
-    name = {"reference": "table1-fashion-mnist-two_conv-reference", "shortcut": "table1-fashion-mnist",
-            "several": "table1-fashion-mnist-game9c1951"}[regime]
+    name = {"reference": "table1-fashion-mnist-two_conv-reference", "several": "table1-fashion-mnist",
+            "shortcut": "table1-fashion-mnist-shortcut"}[regime]
     stored = json.loads(embedded("results", f"{name}.json").read_text())
     made = pretrained.generator(regime, seed).metadata
     assert made["config"] == stored["generator"] | {"seed": seed}
@@ -147,14 +148,13 @@ def test_the_shipped_generators_are_those_of_the_tables(regime, seed):
 def test_the_games_of_one_network_and_of_several_were_judged_by_the_same_searchers():
     folder = embedded("results", "networks")
     one = json.loads((folder / "transfer-fashion-mnist-two_conv_3x3-shortcut.json").read_text())
-    (path,) = folder.glob("transfer-fashion-mnist-two_conv_3x3-shortcut-game*.json")
-    several = json.loads(path.read_text())
+    several = json.loads((folder / "transfer-fashion-mnist-two_conv_3x3-several.json").read_text())
     assert one["victims"] == several["victims"] and one["images"] == several["images"]
     clean, again = ({(c["method"], c["network"]): c["mAP"] for c in stored["cells"] if c["scenario"] == "C->C"}
                     for stored in (one, several))
     assert clean == again
     assert len(set(several["generator"]["backbone"])) == 3 and one["generator"]["backbone"] == "two_conv_3x3"
-    expected = games.configuration("fashion-mnist", 0, backbone="two_conv_3x3", regime="shortcut", game=fields(several))
+    expected = games.configuration("fashion-mnist", 0, backbone="two_conv_3x3", regime="several")
     assert several["generator"] == json.loads(json.dumps(vars(expected)))
     assert several["generator"] == pretrained.generator("several").metadata["config"]
 
