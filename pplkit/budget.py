@@ -183,15 +183,15 @@ def protect(images: Tensor, generator: Callable[[Tensor], Tensor], epsilon: floa
     protected = torch.empty_like(images) if cache is None else storage.scratch(tuple(images.shape), cache)
     try:
         for start in range(0, len(images), batch_size):
-            with devices.memory_help(lambda: devices.try_fewer("protect", batch_size)):
+            with devices.memory_help(lambda: devices.try_fewer("protect", batch_size, "smaller images")):
                 batch = images[start:start + batch_size].to(device or images.device)  # (B, C, H, W)
                 clean = to_float(batch)
                 pattern = generator(clean)
-            if pattern.shape != clean.shape:
-                raise ValueError(f"the generator returned shape {tuple(pattern.shape)} for images of shape "
-                                 f"{tuple(clean.shape)}: a pattern must have the images' shape")
-            z = adversarial(clean, pattern.float(), epsilon, norm)
-            protected[start:start + batch_size] = enforce(batch, z, epsilon, norm).to(protected.device)
+                if pattern.shape != clean.shape:
+                    raise ValueError(f"the generator returned shape {tuple(pattern.shape)} for images of shape "
+                                     f"{tuple(clean.shape)}: a pattern must have the images' shape")
+                z = adversarial(clean, pattern.float(), epsilon, norm)
+                protected[start:start + batch_size] = enforce(batch, z, epsilon, norm).to(protected.device)
     finally:
         if training:
             generator.train()

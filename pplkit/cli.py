@@ -348,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
-        named = isinstance(error, OutOfMemory) and asked.command == "train"  # evaluate has no option for the victims' batch
+        named = isinstance(error, OutOfMemory) and asked.command == "train"  # evaluate's may name one that no option sets
         print(f"pplkit {asked.command}: {error if named else _memory_help(asked)}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:

@@ -129,8 +129,8 @@ class PPLConfig:
         for name, (accepted, what) in each.items():
             values = self.per_surrogate(name)
             if len(values) != len(self.code_lengths) or not all(map(accepted, values)):
-                raise ValueError(f"{name} must be one {what}, or {len(self.code_lengths)} of them (one per surrogate), "
-                                 f"got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be one {what}, or {len(self.code_lengths)} of them (one per surrogate, as "
+                                 f"code_lengths has), got {getattr(self, name)!r}")
         if self.affinity == 0 and "affinity" in self.per_surrogate("surrogate_objective"):
             raise ValueError("surrogate_objective 'affinity' with affinity=0 leaves a surrogate nothing to learn: change one")
         if not is_number(self.generator_average) or self.generator_average >= 1:

@@ -30,10 +30,10 @@ def memory_help(message: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def try_fewer(what: str, batch_size: int) -> str:
-    """For `memory_help`: names the batch size to try instead of `batch_size`."""
+def try_fewer(what: str, batch_size: int, otherwise: str = "smaller images, or a smaller backbone") -> str:
+    """For `memory_help`: names the batch size to try instead of `batch_size`, and what else may help."""
     smaller = f"batch_size={batch_size // 2}, " if batch_size > 1 else ""
-    return f"out of memory: {what} with batch_size={batch_size}: try {smaller}smaller images, or a smaller backbone"
+    return f"out of memory: {what} with batch_size={batch_size}: try {smaller}{otherwise}"
 
 
 def resolve(device: str | torch.device = "auto") -> torch.device:

@@ -124,9 +124,10 @@ def results_table(root: Path = rules.ROOT) -> str:
 
 
 def shortcut_table(root: Path = rules.ROOT) -> str:
-    """The game of one network beside that of Table 1: in words, its fresh seed, half the budget, as markdown."""
+    """Our Table 1 with surrogates of one network, its fresh seed and half the budget, as markdown."""
     stored, several = (stored_result(root, f"table1-fashion-mnist{name}") for name in ("-shortcut", ""))
-    return (f"{_in_one_sentence(stored)} Each seed alone meets {_alone(stored)} cells. On average (in brackets `several`): "
+    return (f"{cells_table(stored)}\n\n"
+            f"{_in_one_sentence(stored)} Each seed alone meets {_alone(stored)} cells. On average (in brackets `several`): "
             f"{_means(stored, several)}. {_drawn('fashion-mnist-shortcut')}\n\n{fresh_seed(root)}\n\n"
             f"{_at_half_budget('fashion-mnist-eps0.15-shortcut', root)}")
 

@@ -106,7 +106,8 @@ def add_colour(arguments: argparse.ArgumentParser, backbone: str | None = None, 
     """Arguments of experiments that also run on colour images, whole or at a reduced size.
 
     `backbone`: what the help says of the default network if it is not always two_conv; without `--backbone` there is no entry
-    of that name then. `of`: whose network it is.
+    of that name then. `of`: whose network it is; the surrogates of the game `several` have their own, but it names the game's
+    folder there, too.
     """
     default = {"default": argparse.SUPPRESS} if backbone else {"default": "two_conv"}
     arguments.add_argument("--backbone", **default, help=f"network of {of}, a name for pplkit.backbones"

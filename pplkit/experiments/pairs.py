@@ -2,8 +2,8 @@
 
     python -m pplkit.experiments.pairs --dataset fashion-mnist --seeds 0
 
-The images are the first query of each class, not chosen by eye. The generator is that of `table1 --regime reference` with the
-same `--backbone`; other ε scale its output. Writes `data/results/pairs-DATASET.json` (PSNR, SSIM and largest change of every
+The images are the first query of each class, not chosen by eye. The generator is that of `table1` with the same `--regime` and
+`--backbone`; other ε scale its output. Writes `data/results/pairs-DATASET.json` (PSNR, SSIM and largest change of every
 image shown) and a figure.
 """
 

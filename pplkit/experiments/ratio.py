@@ -3,8 +3,8 @@
     python -m pplkit.experiments.ratio --dataset fashion-mnist --seeds 0
 
 Share r: round(r N) of the N training images are replaced by their protected versions, drawn by the seed; the sets are nested,
-so that two points of a curve differ by the share alone. Generator and the victims of r = 0 and r = 1 are those of `table1
---regime reference` with the same `--backbone`. Every victim is kept under `--work`. Writes `data/results/ratio-DATASET.json`
+so that two points of a curve differ by the share alone. Generator and the victims of r = 0 and r = 1 are those of `table1`
+with the same `--regime` and `--backbone`. Every victim is kept under `--work`. Writes `data/results/ratio-DATASET.json`
 and a figure.
 """
 

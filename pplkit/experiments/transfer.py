@@ -3,9 +3,10 @@
     python -m pplkit.experiments.transfer --dataset fashion-mnist --seeds 0
     python -m pplkit.experiments.transfer --dataset cifar10 --origin imagenet13 --networks two_conv
 
-The generator is that of `table1 --regime reference` with the same `--backbone`; it has met this network only, unless
-`--game backbone=NAME,NAME,...` names several. The paper's figure shows CIFAR-10, probably with pretrained networks (it does not
-say); here networks start from random weights, unless `--networks` names others. Every victim is kept under `--work`.
+The generator is that of `table1` with the same `--regime` and `--backbone`; it has met this network only, unless the game is
+`several` or `--game backbone=NAME,NAME,...` names several. The paper's figure shows CIFAR-10, probably with pretrained
+networks (it does not say); here networks start from random weights, unless `--networks` names others. Every victim is kept
+under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
 otherwise; the surrogates' own seeds are refused.
 The victims are trained on clean images; the paper's figure also has some trained on protected ones: `--train-domains clean
@@ -224,7 +225,8 @@ def main(arguments: list[str] | None = None) -> None:
     shown = f"Fig. 4, {asked.origin} to {asked.dataset}" if asked.origin else f"Fig. 3 on {asked.dataset}"
     stored = {
         "what": f"{shown} (the paper's networks are deep, and probably pretrained), {BITS} bits, network codes, "
-                f"epsilon {format_epsilon(budget)}, {common.networks(given) if given else 'networks from random weights'}"
+                f"epsilon {format_epsilon(budget)}, "
+                f"{common.networks(asked.networks) if given else 'networks from random weights'}"
                 + other_game(asked.regime, how["game"]),
         **sets, "game": how["game"],
         "taken": {str(seed): next(iter(cells.values()))["key"].get("taken") for seed, cells in seeds.items()},

@@ -72,18 +72,22 @@ def test_train_plays_the_game_that_is_asked_for(train_words, tmp_path, monkeypat
     monkeypatch.setattr(cli, "train_ppl", stop)
     words = [word for word in train_words(tmp_path / "g", "--epsilon", "0.1") if word not in ("--steps", "--warmup-steps", "2")]
     networks = ("two_conv", "dense", "two_conv", "dense", "two_conv", "two_conv")
-    several = ["--regime", "shortcut", "--backbone", ",".join(networks)]
-    for more in ([], ["--regime", "scatter", "--steps", "7"], several, [*several, "--surrogate-learning-rate", "6e-6"]):
+    mixed = ["--regime", "shortcut", "--backbone", ",".join(networks)]
+    for more in ([], ["--regime", "scatter", "--steps", "7"], mixed, [*mixed, "--surrogate-learning-rate", "6e-6"],
+                 ["--regime", "several"], ["--regime", "several", "--backbone", "dense"]):
         assert cli.main([*words, *more]) == cli.WRONG_USE
-    reference, scatter, shortcut, slower = given
+    reference, scatter, shortcut, slower, several, dense = given
     of = {"epsilon": 0.1, "batch_size": reference.batch_size}
     assert reference == PPLConfig.reference("folder:photos", **of) and reference.steps == 800
     assert scatter == PPLConfig.scatter("folder:photos", steps=7, **of)
     assert shortcut == PPLConfig.shortcut("folder:photos", backbone=networks, **of) and shortcut.steps == 2400
+    assert several == PPLConfig.several("folder:photos", **of) and len(set(several.backbone)) == 3
+    assert dense == PPLConfig.shortcut("folder:photos", backbone="dense", **of)
     assert slower.surrogate_learning_rate == pytest.approx((6e-6,) * 4 + (2e-4,) * 2)  # the learners' in proportion
     capsys.readouterr()
     assert cli.main([*words, "--backbone", "two_conv,dense"]) == cli.WRONG_USE
-    assert "backbone must be one name of a network, or 4 of them (one per surrogate)" in capsys.readouterr().err
+    message = "backbone must be one name of a network, or 4 of them (one per surrogate, as code_lengths has)"
+    assert message in capsys.readouterr().err
 
 
 def test_train_passes_the_learning_rates_on(train_words, tmp_path, monkeypatch, capsys):
