@@ -197,7 +197,7 @@ def figures_table(root: Path = rules.ROOT) -> str:
         ("5", f"{MIXED['reference']}.png", both, mixtures(MIXED["reference"]),
          f"ratio --shares {_shares(stored_result(root, MIXED['reference']))}"),
         ("5", f"{MIXED['several']}.png", both, mixtures(MIXED["several"], (0.0, 0.01, 0.1, 0.5)),
-         f"ratio --regime several --backbone {mixed['backbone']}"),
+         f"ratio --regime several --backbone {mixed['backbone']} --shares {_shares(mixed)}"),
         ("5", "ratio-cifar10.png", both, mixtures("ratio-cifar10"),
          f"ratio --dataset cifar10 --shares {_shares(stored_result(root, 'ratio-cifar10'))}"),
         ("6", "epsilon-fashion-mnist.png", drops,
