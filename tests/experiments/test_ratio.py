@@ -53,6 +53,18 @@ def test_another_budget_has_no_crosses():
     assert drawn.legends[0].get_title().get_text() == ""
 
 
+def test_shares_are_the_papers_and_some_where_the_curve_jumps():
+    assert set(k / 10 for k in range(11)) < set(ratio.SHARES) and list(ratio.SHARES) == sorted(set(ratio.SHARES))
+    assert sum(0 < share < 0.1 for share in ratio.SHARES) == 3
+
+
+def test_small_shares_have_room_on_the_axis():
+    stored = json.loads(embedded("results", "ratio-fashion-mnist-two_conv_3x3-several.json").read_text())
+    ax = ratio.figure(stored).axes[0]
+    left, right, end = (ax.transData.transform((share, 0))[0] for share in (0.0, 0.01, 1.0))
+    assert (right - left) / (end - left) == pytest.approx(0.1)  # the square root of the share
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_an_impossible_share_is_refused(share):
     with pytest.raises(ValueError, match=f"between 0 and 1, got {share}"):
