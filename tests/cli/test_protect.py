@@ -38,7 +38,8 @@ def test_protect_passes_workers_and_progress_on(photos, tmp_path, generator, mon
     assert found["progress"] is progress and found["workers"] >= 1 and workers in (None, found["workers"])
 
 
-def test_a_progress_bar_counts_the_pictures(photos, tmp_path, generator, capsys):
+def test_a_progress_bar_counts_the_pictures(photos, tmp_path, generator, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     assert cli.main(["protect", str(photos), str(tmp_path / "out"), "--generator", str(generator)]) == cli.DONE
     assert "protect: 100%" in capsys.readouterr().err
 
