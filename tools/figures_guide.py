@@ -250,7 +250,9 @@ def speed_table(root: Path = rules.ROOT) -> str:
                       f"{way['seconds_per_step'] / plain['seconds_per_step']:.1f} of the time" for way in ways)
     rows = [
         ("step of the game, against a plain float32 loop with two optimisers", f"{training['ratio']:.1f} times as fast"
-         + (", in bfloat16" if training["bfloat16"] else ""), "training"),
+         + (", in bfloat16" if training["bfloat16"] else "")
+         + (f"; with torch.compile {training['compiled_ratio']:.1f} times" if "compiled_ratio" in training else ""),
+         "training"),
         (f"exact mAP of {retrieval['queries']:,} queries in {retrieval['database']:,} images, against a loop over the queries",
          f"clustered codes, {ratios('clustered')}; random codes, {ratios('random')}", "retrieval"),
         (f"the reference's game, {sets['rows'][0]['surrogates']} surrogates, batches of {sets['rows'][0]['batch_size']}: steps "

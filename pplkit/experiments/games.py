@@ -154,7 +154,8 @@ def add_game(options: argparse.ArgumentParser, regime: str = "") -> None:
                               "backbone=two_conv,two_conv,dense,dense for surrogates of several networks")
     options.add_argument("--checkpointing", action="store_true", help="keep fewer of the surrogates' activations: less memory")
     options.add_argument("--accumulation", type=int, default=1, help="parts that a surrogate takes a batch in: less memory")
-    options.add_argument("--compile", action="store_true", help="let torch.compile fuse the game's passes")
+    options.add_argument("--compile", action="store_true",
+                         help="let torch.compile fuse the game's passes: slower on the CPU where it was measured")
     options.add_argument("--generators", type=Path, metavar="FOLDER",
                          help="take the generators from this folder, as table1 --ship-generators left them, and play no game")
 
