@@ -100,8 +100,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--accumulation", type=_positive, default=1, metavar="PARTS",
                        help="parts that the surrogates take a batch in: less memory for more time (default: %(default)s)")
     train.add_argument("--compile", action="store_true",
-                       help="let torch.compile fuse the networks' passes; a minute or more before the first step, and slower on "
-                            "the CPU where it was measured")
+                       help="let torch.compile fuse the networks' passes; a minute or more before the first step, and slower "
+                            "on the CPU where it was measured")
     train.add_argument("--force", action="store_true",
                        help="overwrite GENERATOR; start anew if GENERATOR.run is of a call with other settings or images")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
