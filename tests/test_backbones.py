@@ -260,10 +260,10 @@ def test_the_papers_networks(dataset, name):
 # ---- gradient checkpointing
 
 
-@pytest.mark.parametrize("name", ["two_conv", "resnet18", "googlenet"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet"])
 def test_checkpointing_is_off_by_default(name):
-    network = backbones.create(name, 3, 32)
-    assert not any(getattr(module, "checkpointing", False) for module in network.modules())
+    asked = [backbones.create(name, 3, 32, checkpointing=way).checkpointing for way in (True, False)]
+    assert asked == [True, False] and backbones.create(name, 3, 32).checkpointing is False
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet"])

@@ -123,7 +123,7 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
 
 def figure(stored: dict) -> Figure:
     """Two panels as in Fig. 5, ADSH and DSDH: mAP of the four scenarios over the share, bands the seeds' intervals; crosses are
-    the paper's Table 1, whose searchers have the shares 0 and 1, if the budget is the paper's.
+    the paper's Table 1, whose searchers have the shares 0 and 1, if the budget is the paper's and we have such a share.
     """
     same = stored["generator"]["epsilon"] == PAPER.get(stored["dataset"], (None,))[0]
     drawn = Figure(figsize=(9.6, 4.4), layout="constrained")
@@ -136,7 +136,8 @@ def figure(stored: dict) -> Figure:
                     markersize=5, clip_on=False, label=scenario)
             ax.fill_between(x, [row["low"] for row in line], [row["high"] for row in line], color=colour, alpha=0.15)
         for share, domain in enumerate(TRAIN_DOMAINS):
-            for scenario, value in victim_row(stored["dataset"], domain, method, BITS).items() if same else ():
+            theirs = victim_row(stored["dataset"], domain, method, BITS) if same and share in x else {}
+            for scenario, value in theirs.items():
                 ax.plot(share, value, color=plots.PALETTE[SCENARIOS.index(scenario)], marker="x", linestyle="none",
                         markersize=7, markeredgewidth=2, clip_on=False)
         # room for the small shares

@@ -45,6 +45,13 @@ def test_crosses_are_the_papers_cells_of_searchers_with_one_kind_of_images(datas
         assert found == expected and len(found) == crosses
 
 
+def test_a_share_that_was_not_run_has_no_crosses():
+    stored = json.loads(embedded("results", "few", "ratio-fashion-mnist.json").read_text())
+    assert max(row["share"] for row in stored["cells"]) == 0.1
+    found = [line.get_xdata()[0] for ax in ratio.figure(stored).axes for line in ax.lines if line.get_marker() == "x"]
+    assert found == [0] * 8
+
+
 def test_another_budget_has_no_crosses():
     stored = json.loads(embedded("results", "ratio-cifar10.json").read_text())
     stored["generator"]["epsilon"] = 0.05
