@@ -10,6 +10,7 @@ import io
 import os
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -117,11 +118,16 @@ def _download_cifar10(target: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _read_mosaics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """`train_00.webp`, … and `test_00.webp`, …, each 25 × 40 tiles of 32 × 32 pixels row by row; labels in tile order."""
     parts = {}
-    with np.load(io.BytesIO((folder / "labels.npz").read_bytes()), allow_pickle=False) as file:
-        missing = [name for name in ("y_train", "y_test") if name not in file.files]
-        if missing:
-            raise ValueError(f"{folder / 'labels.npz'} has no {' and no '.join(missing)}; found {file.files}")
-        labels = {part: file[f"y_{part}"] for part in CIFAR10_COUNTS}
+    path = folder / "labels.npz"
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a single array
+        raise ValueError(f"{path} is no archive of plain arrays, or damaged") from error
+    missing = [name for name in ("y_train", "y_test") if name not in found]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}; found {list(found)}")
+    labels = {part: found[f"y_{part}"] for part in CIFAR10_COUNTS}
     rows, columns = MOSAIC
     for part, count in CIFAR10_COUNTS.items():
         tiles = []
@@ -255,6 +261,10 @@ def _list_archive(path: Path, classes: Sequence[str]) -> dict[str, list[tuple[Im
                     raise complaint(f"member {member.name!r} is no image file")
                 seen.add(name)
                 listed[parts[0]].append((ImageFile(name, path, member.offset_data, member.size), classes.index(parts[1])))
+            archive.fileobj.seek(archive.offset)  # tarfile also stops, without a word, at a header that is cut off or damaged
+            end = archive.fileobj.read(2 * tarfile.BLOCKSIZE)
+            if len(end) < 2 * tarfile.BLOCKSIZE or any(end):
+                raise complaint("damaged or cut off: no end-of-archive mark where its list of members ends")
     except tarfile.TarError as error:
         raise complaint(f"not a complete, uncompressed tar ({error})") from error
     for part, found in listed.items():

@@ -153,6 +153,9 @@ def test_a_download_lands_in_root_or_says_why_not(cifar10, tmp_path, monkeypatch
     ("size", "must be 96 x 64 pixels, found 64 x 64"),
     ("cut", "cannot read mosaic .*train_00"),
     ("shape", r"y_test must have shape \(6,\), found \(5,\)"),
+    ("labels cut", "labels.npz is no archive of plain arrays, or damaged"),
+    ("labels empty", "labels.npz is no archive of plain arrays, or damaged"),
+    ("one array", "labels.npz is no archive of plain arrays, or damaged"),
 ])
 def test_damaged_mosaics_are_refused(cifar10, tmp_path, damage, message):
     if damage == "pixel":
@@ -165,6 +168,11 @@ def test_damaged_mosaics_are_refused(cifar10, tmp_path, damage, message):
         Image.new("RGB", (64, 64)).save(root / "train_00.webp")
     if damage == "cut":
         (root / "train_00.webp").write_bytes((root / "train_00.webp").read_bytes()[:100])
+    if damage in ("labels cut", "labels empty"):
+        (root / "labels.npz").write_bytes((root / "labels.npz").read_bytes()[:100 * (damage == "labels cut")])
+    if damage == "one array":
+        with open(root / "labels.npz", "wb") as file:
+            np.save(file, np.zeros(3))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load("cifar10", root, **SMALL)
 
@@ -180,7 +188,7 @@ def test_pickles_that_are_not_the_published_ones_are_not_opened(cifar10, tmp_pat
     with pytest.raises(ValueError, match="incomplete or damaged: remove the folder, then download=True"):
         load("cifar10", root, **SMALL)
     np.savez(tmp_path / "labels.npz", y_train=np.array([Trap()], dtype=object), y_test=np.zeros(6))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="labels.npz is no archive of plain arrays, or damaged"):
         load("cifar10", tmp_path, **SMALL)
     assert not (tmp_path / "owned").exists()
 
@@ -276,7 +284,7 @@ def test_imagenet_places_are_listed_and_gaps_named(tmp_path):
     ("text", "is no image file"),
     ("large", "bytes, more than"),
     ("gzip", "not a complete, uncompressed tar"),
-    ("cut", "not a complete, uncompressed tar|cannot read image|has no train images"),
+    ("cut", "damaged or cut off: no end-of-archive mark"),
     ("gap", f"has no train images of {CLASSES[0]}"),
 ])
 def test_hostile_and_damaged_archives_are_refused(tmp_path, monkeypatch, attack, message):
@@ -305,6 +313,20 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path, monkeypatch, attack,
     with pytest.raises(ValueError, match=message):
         load("imagenet13", tmp_path, classes=CLASSES)
     assert sorted(tmp_path.parent.rglob("*evil*")) == before
+
+
+def test_an_archive_that_lost_members_is_refused(tmp_path):
+    archive = pack(write_imagenet(tmp_path / "folders"), tmp_path / "imagenet13.tar")
+    content = archive.read_bytes()
+    assert len(load("imagenet13", tmp_path, classes=CLASSES).query) == 6
+    with tarfile.open(archive) as tar:
+        headers = [member.offset for member in tar if member.isreg()]
+    middle, last = headers[len(headers) // 2], headers[-1]
+    for damaged in (content[:middle], content[:middle + 100], content[:middle] + b"?" + content[middle + 1:], content[:last],
+                    content[:last] + bytes(512)):  # at a member, in a header, a header, the last member, half an end
+        archive.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged or cut off: no end-of-archive mark|has no train images"):
+            load("imagenet13", tmp_path, classes=CLASSES)
 
 
 # ---- the real sets, where they are
