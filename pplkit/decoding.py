@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -131,15 +132,16 @@ class _Decoded(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, str, str]:
+    def __getitem__(self, row: int) -> tuple[np.ndarray, str, str]:
+        # arrays: each tensor would take a file descriptor and a piece of shared memory on its way out of a worker
         file = self.files[row]
         try:
             content = file.read()
             place = file.path if file.length is None else f"{file.path}: {file.name}"
-            pixels = torch.from_numpy(np.ascontiguousarray(decode(place, content, self.size, self.channels)))
+            pixels = np.ascontiguousarray(decode(place, content, self.size, self.channels))
             return pixels, hashlib.sha256(content).hexdigest(), ""
         except (OSError, ValueError) as error:  # an exception would come out of a worker wrapped in its traceback
-            return torch.zeros(self.channels, *self.size, dtype=torch.uint8), "", str(error)
+            return np.zeros((self.channels, *self.size), np.uint8), "", str(error)
 
 
 def read_images(files: Sequence[ImageFile], size: tuple[int, int], channels: int, *, workers: int = 0,
@@ -174,7 +176,8 @@ def read_images(files: Sequence[ImageFile], size: tuple[int, int], channels: int
         try:
             with os.fdopen(handle, "r+b") as file:
                 reserve(file.fileno(), math.prod(shape))
-            digests = _fill(_mapped(partial, shape, writable=True), files, workers)
+                digests = _fill(_mapped(partial, shape, writable=True), files, workers)
+                os.fsync(file.fileno())  # before the note says that they are there
             os.replace(partial, pixels)
         finally:
             Path(partial).unlink(missing_ok=True)
@@ -188,7 +191,7 @@ def _mapped(path: str | Path, shape: tuple[int, ...], writable: bool) -> Tensor:
 
 
 def _key(files: Sequence[ImageFile], shape: tuple[int, ...]) -> str:
-    digest = hashlib.sha256(repr(shape).encode())
+    digest = hashlib.sha256(repr((shape, PIL.__version__)).encode())  # another Pillow may decode otherwise
     for file in files:
         state = file.path.stat()
         place = (str(file.path.resolve()), file.name, file.offset, file.length)
@@ -205,7 +208,7 @@ def _fill(images: Tensor, files: Sequence[ImageFile], workers: int) -> list[str]
         for pixels, digest, error in batch:
             if error:
                 errors.append(error)
-            images[len(digests)] = pixels
+            images[len(digests)] = torch.from_numpy(pixels)
             digests.append(digest)
     if errors:
         raise ValueError(first_of(errors))

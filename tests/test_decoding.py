@@ -78,6 +78,20 @@ def test_the_cache_is_used_and_not_believed_when_files_changed(files, tmp_path, 
     assert not list(cache.glob("*.partial"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the open files of /proc")
+def test_workers_hand_over_pictures_without_a_file_for_each(files, monkeypatch):
+    fill, most = torch.Tensor.__setitem__, []
+
+    def counted(*arguments):
+        most.append(len(os.listdir("/proc/self/fd")))
+        fill(*arguments)
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(torch.Tensor, "__setitem__", counted)
+    read_images(files * 20, (8, 6), 3, workers=2)
+    assert len(most) == 200 and max(most) < before + 60  # one for each of a batch would be 64 and more
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_named_and_leaves_no_cache(files, tmp_path, workers):
     files[7].path.write_bytes(b"broken")
