@@ -114,7 +114,8 @@ def _protect(source: Path, target: Path, generator: PerturbationGenerator, epsil
     outputs = {name: Path(name).with_suffix(".png").as_posix() for name in names}
     failed |= _clashes(outputs)
     rows = {name: row for name, row in known.items()
-            if name in outputs or name in failed or any(str(folder) in failed for folder in Path(name).parents)}
+            if name in outputs or name in failed or any(str(folder) in failed for folder in Path(name).parents)
+            or (target / row["output"]).is_file()}  # published, whatever became of the original
     counts = {"protected": 0, "kept": 0}
     with locks.scratch(target) as scratch:
         generator = generator.eval().to(memory_format=torch.channels_last)  # a third faster
@@ -199,7 +200,7 @@ def _check_places(source: str | Path, target: str | Path, report: str | Path | N
     report = Path(report).expanduser().resolve() if report is not None else target.with_name(f"{target.name}-report.csv")
     if report.is_relative_to(source):
         raise ValueError(f"the report {report} would lie among the pictures to protect: give another place")
-    if report.is_dir():
+    if report.is_dir() or report == target:
         raise ValueError(f"the report {report} is a folder: give a file name")
     if not can_write(report):
         raise PermissionError(f"cannot write the report {report}: give another place")

@@ -1,5 +1,6 @@
 """One picture of any size and format: read it safely, protect it, hand it back as 8-bit PNG."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,8 +81,8 @@ _pillow_limit = _PillowLimit()
 def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read any picture that Pillow reads: turned upright (EXIF), grey stays grey, all else becomes RGB; alpha is kept.
 
-    Grey of 9 to 16 bits is brought to 8; of an animation the first frame is taken. `note` says so, and that CMYK was converted
-    without its colour profile.
+    More than 8 bits are brought to 8 (grey rounded, colours cut off); of an animation the first frame is taken. `note` says so,
+    and that CMYK was converted without its colour profile.
 
     Args:
         path: the file, or one that is open for reading.
@@ -96,7 +97,8 @@ def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> P
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the {max_pixels} allowed; "
                                  "raise the limit if the file is trusted")
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # phones append a preview to an MPO
-            lost = {f"first of {frames} frames": frames > 1, "more than 8 bits brought to 8": image.mode.startswith("I"),
+            deep = image.mode.startswith("I") or _has_sixteen_bits(image)
+            lost = {f"first of {frames} frames": frames > 1, "more than 8 bits brought to 8": deep,
                     "CMYK converted without its colour profile": image.mode == "CMYK" and "icc_profile" in image.info}
             profile = image.info.get("icc_profile")
             upright = ImageOps.exif_transpose(eight_bits(image))
@@ -115,6 +117,12 @@ def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> P
     space = {1: b"GRAY", 3: b"RGB "}[channels]
     return Picture(pixels, alpha, profile if profile and profile[16:20] == space else None,
                    "; ".join(what for what, so in lost.items() if so))
+
+
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """Whether a picture that is not decoded yet has 16 bits per channel in its file; Pillow cuts colours off to 8."""
+    layouts = [str(tile.args) for tile in getattr(image, "tile", [])]  # "RGB;16B", or a tuple that begins with it
+    return any(re.search(";16[BLN]", layout) for layout in layouts)  # B, L, N: the order of their bytes
 
 
 def write_picture(picture: Picture, path: str | Path, compress_level: int = 3) -> None:

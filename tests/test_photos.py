@@ -1,7 +1,9 @@
 """pplkit.photos: any picture in, the same picture protected out, within the budget."""
 
 import io
+import struct
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -94,6 +96,27 @@ def test_sixteen_bits_become_eight():
     assert read.pixels.flatten().tolist() == [0, 0, 1, 1, 255] and read.pixels.shape == (1, 1, 1, 5)
     with pytest.raises(UnreadablePicture, match="mode 'F' has more than 16 bits"):
         read_picture(saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize(("colour", "bands"), [(2, 3), (6, 4), (4, 2)])
+def test_sixteen_bits_of_colours_and_alpha_become_eight_and_it_is_said(colour, bands):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    values = (np.arange(2 * 3 * bands).reshape(2, 3 * bands) * 300).astype(">u2")  # Pillow writes no such file
+    lines = b"".join(b"\0" + line.tobytes() for line in values)
+    content = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 2, 16, colour, 0, 0, 0))
+               + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+    read = read_picture(io.BytesIO(content))
+    assert read.note == "more than 8 bits brought to 8"
+    assert read.pixels[0, 0, 0].tolist() == (values[0, ::bands] >> 8).tolist()  # cut off, by Pillow
+    assert read_picture(saved(Image.fromarray(picture(2, 3, 3)))).note == ""
+
+
+def test_sixteen_bits_of_a_whole_pixel_are_not_more_than_eight_of_a_channel():
+    header = b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    read = read_picture(io.BytesIO(header + b"\xff\x7f\0\0"))  # 5 bits per channel
+    assert read.note == "" and read.pixels.flatten().tolist() == [255, 255, 255]
 
 
 def test_the_transparent_value_of_sixteen_bits_becomes_alpha():

@@ -63,6 +63,19 @@ def test_a_refused_call_leaves_what_is_known(run, source, tmp_path):
     assert len(again.report.read_text().splitlines()) == 6  # the failures are forgotten once they are none
 
 
+def test_what_is_published_stays_in_the_report_without_its_original(run, source, tmp_path):
+    run()
+    known = rows(tmp_path / "out-report.csv")
+    (source / "a.png").rename(tmp_path / "a.png")
+    result = run()
+    assert (result.protected, result.kept, result.failed) == (0, 3, {}) and rows(result.report) == known
+    (tmp_path / "a.png").rename(source / "a.png")
+    assert run().kept == 4
+    (source / "a.png").unlink()
+    (tmp_path / "out" / "a.png").unlink()
+    assert "a.png" not in rows(run().report)
+
+
 def test_what_was_done_is_known_again_when_a_clash_or_a_link_is_gone(run, source, tmp_path):
     run()
     Image.new("L", (9, 9)).save(source / "b.PNG")
