@@ -25,7 +25,7 @@ from pplkit.paper import METHODS
 from pplkit.storage import can_write, provenance, save_json
 from pplkit.training import CollapseWarning, OutOfMemory, PPLConfig, PPLRun, train_ppl
 
-PRETRAINED_SIZE = 28  # pixels of the images that the generator which comes with pplkit was trained on
+FASHION_MNIST_SIZE = 28  # pixels
 DOWNLOADS = ("fashion-mnist", "cifar10")  # data sets that `load` can fetch
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -275,7 +275,8 @@ def run_protect(asked: argparse.Namespace) -> int:
     """`pplkit protect`: exit status."""
     generator, budget, norm = load_generator(asked)
     if asked.pattern_size is None:
-        asked.pattern_size = generator.metadata.get("image_size", PRETRAINED_SIZE if asked.generator == "pretrained" else 0)
+        size = FASHION_MNIST_SIZE if generator.metadata.get("dataset") == "fashion-mnist" else 0  # files without the entry
+        asked.pattern_size = generator.metadata.get("image_size", size)
     if asked.pattern_size < 0:
         raise ValueError(f"--pattern-size must be at least 0 pixels, got {asked.pattern_size}")
     result = protect_folder(asked.input_dir, asked.output_dir, generator, budget, norm, pattern_size=asked.pattern_size or None,
@@ -297,6 +298,8 @@ def run_evaluate(asked: argparse.Namespace) -> int:
 
     folder = asked.folder.expanduser().resolve()
     path = asked.json or folder.with_name(f"{folder.name}-evaluation.json")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: --json names a file to write")
     if path.exists() and not asked.force:
         raise FileExistsError(f"{path} exists: --force overwrites it, --json names another file")
     if not can_write(path.absolute()):  # training comes first

@@ -176,7 +176,8 @@ def label(backbone: str) -> str:
 def check_pretraining(backbones: Iterable[str], split: RetrievalSplit,
                       remedy: str = "pretrain with the same --seeds and --load") -> None:
     """ValueError if one of `backbones` has weights that `pplkit.experiments.pretrain` trained on this data set with other
-    queries left out: some of the queries of `split` would be images that it knows the labels of. `remedy`: what to do then.
+    queries left out, or on other files: some of the queries of `split` would be images that it knows the labels of. `remedy`:
+    what to do about other queries.
     """
     for backbone in dict.fromkeys(backbones):
         weights = parse_backbone(backbone)[2]
@@ -185,6 +186,9 @@ def check_pretraining(backbones: Iterable[str], split: RetrievalSplit,
         trained = json.loads(read_metadata(weights).get("how", "{}")).get("split")
         if trained and trained["dataset"] == split.name:
             check_queries(weights, trained, split, remedy)
+            if trained["source"].get("files") != split.manifest["source"].get("files"):
+                raise ValueError(f"{weights} was trained on other files of {split.name}, perhaps with some of these queries: "
+                                 "pretrain again")
 
 
 def check_queries(what: str, trained: dict, split: RetrievalSplit, remedy: str) -> None:

@@ -38,10 +38,16 @@ def published_twin(split: RetrievalSplit, folder: Path, protected: Path, **optio
 
 
 def check_generator(generator: PerturbationGenerator, split: RetrievalSplit) -> None:
-    """ValueError if the generator was trained on these very files with other queries left out: it would know some of them."""
+    """ValueError if the generator was trained on these very files with other queries left out: it would know some of them. A
+    warning if it was trained on other files of a folder of this name.
+    """
     trained = generator.metadata.get("split")
     if trained and trained["source"].get("files") == split.manifest["source"]["files"]:
         check_queries("the generator", trained, split, "evaluate with the seed and the shares that it was trained with")
+    elif trained and trained["dataset"] == split.name:
+        warnings.warn(f"the generator was trained on other files of {split.name}: if this is that folder, with pictures added, "
+                      "removed or renamed since, it may have learned from some of the queries, and protects them too well",
+                      stacklevel=3)
 
 
 def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsilon: float | None, norm: str = "inf", *,
@@ -74,6 +80,7 @@ def evaluate_folder(folder: Path, generator: PerturbationGenerator | None, epsil
 
     Warns:
         CollapseWarning: a victim's codes are all the same, or near 0; names the victim, says what to change.
+        UserWarning: the generator was trained on other files of a folder of this name.
     """
     split = load(f"folder:{folder}", seed=seed, **options)
     check_pretraining([backbone], split)

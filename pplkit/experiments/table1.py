@@ -155,8 +155,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, w
         anew = not (work / "ppl.safetensors").exists()
         run = train_generator(split, config, work, device, **(memory or {}))
         how = provenance(device)
-        run.generator.save(work / "generator.safetensors", dataset=dataset, config=dataclasses.asdict(config),
-                           split=whole.manifest, run=how)
+        run.generator.save(work / "generator.safetensors", dataset=dataset, image_size=split.train.images.shape[-1],
+                           config=dataclasses.asdict(config), split=whole.manifest, run=how)
         return {"collapsed": run.collapsed, "memory": memory or {}, "played": how,
                 "anew": anew}  # else its seconds are not those of the whole game
 

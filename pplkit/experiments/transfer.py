@@ -140,10 +140,12 @@ def collect(seeds: dict[int, dict[str, dict]]) -> list[dict]:
     """
     rows = []
     for name in next(iter(seeds.values())):
-        method, network, *domain = name.split(" ")
+        method, _, network = name.partition(" ")  # a network's weights may lie in a folder with spaces
+        train = "adversarial" if network.endswith(" adversarial") else "clean"
+        network = network.removesuffix(" adversarial")
         for scenario in SCENARIOS:
             found = {seed: cells[name]["scenarios"][scenario] for seed, cells in seeds.items()}
-            rows.append({"method": method, "network": network, "train": domain[0] if domain else "clean", "scenario": scenario,
+            rows.append({"method": method, "network": network, "train": train, "scenario": scenario,
                          **common.over_seeds(found)})
     return rows
 

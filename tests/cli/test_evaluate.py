@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 
 import numpy as np
@@ -103,6 +104,26 @@ def test_evaluate_passes_the_learning_rate_on_and_shows_who_collapses(photos, tm
     assert said == [f"pplkit evaluate: warning: dsdh trained on {domain} images: all images get the same code"
                     for domain in ("clean", "adversarial")]
     assert json.loads((tmp_path / "result.json").read_text())["victims"]["dsdh"]["learning_rate"] == 2e-4
+
+
+def test_a_folder_is_no_result_file(photos, tmp_path, generator, capsys):
+    words = ["evaluate", str(photos), "--generator", str(generator), "--json", str(tmp_path), "--force", "--quiet"]
+    assert cli.main(words) == cli.WRONG_USE
+    assert f"{tmp_path} is a folder: --json names a file" in capsys.readouterr().err
+
+
+def test_evaluate_warns_of_a_generator_of_the_folder_as_it_was(photos, train_words, tmp_path, capsys):
+    output, later = tmp_path / "g.safetensors", tmp_path / "photos"
+    assert cli.main(train_words(output, "--epsilon", "0.1")) == cli.DONE
+    shutil.copytree(photos, later)
+    shutil.copy(next(later.rglob("*.png")), later / "class0" / "new.png")
+    words = ["--generator", str(output), "--json", str(tmp_path / "r.json"), "--size", "16", "--channels", "1", "--methods",
+             "dsdh", "--fast", "--quiet", "--device", "cpu", "--force"]
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(photos), *words]) == cli.DONE
+    assert "other files" not in capsys.readouterr().err
+    assert cli.main(["evaluate", str(later), *words]) == cli.DONE
+    assert "the generator was trained on other files of folder:photos" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_a_generator_that_learned_from_the_queries(photos, train_words, tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pplkit import cli
+from pplkit.data import embedded
 from pplkit.generator import PerturbationGenerator
 
 
@@ -22,6 +23,14 @@ def test_protect_says_what_it_did_and_where(photos, tmp_path, capsys):
     assert len(list((tmp_path / "out").rglob("*.png"))) == 40 and (tmp_path / "out-report.csv").is_file()
     assert cli.main(arguments) == cli.DONE
     assert "0 protected, 40 done before" in capsys.readouterr().out
+
+
+def test_the_pattern_is_made_at_the_size_of_the_training_images(photos, tmp_path, capsys):
+    """Also with the generators of Table 1, whose files do not say it."""
+    shipped = embedded("checkpoints", "fashion-mnist", "several", "generator-0.safetensors")
+    assert "image_size" not in PerturbationGenerator.load(shipped).metadata
+    assert cli.main(["protect", str(photos), str(tmp_path / "out"), "--generator", str(shipped), "--quiet"]) == cli.DONE
+    assert "pattern made at 28 pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "workers", "progress"), [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -124,6 +125,11 @@ def test_weights_that_know_the_queries_are_refused(pictures, tmp_path, capsys):
     for other in (load(dataset, seed=1, **load_options), load(dataset, query_share=0.3, **load_options)):
         with pytest.raises(ValueError, match="with other queries left out .* pretrain with the same --seeds and --load"):
             common.check_pretraining(["two_conv", name], other)
+    elsewhere = tmp_path / "pictures"
+    shutil.copytree(pictures, elsewhere)
+    (elsewhere / "class0" / "0.png").rename(elsewhere / "class0" / "renamed.png")  # others stand where the queries stood
+    with pytest.raises(ValueError, match="was trained on other files of folder:pictures, .* pretrain again"):
+        common.check_pretraining([name], load(f"folder:{elsewhere}", **load_options))
     of = {"dataset": dataset, "root": None, "seed": 1, "work": tmp_path / "games", "device": "cpu", "fast": True,
           "options": load_options, "game": {"code_lengths": (8, 8), "backbone": ("two_conv", name)}}
     for run, more in ((table1.run_seed, {"epsilon": 0.3}), (ratio.run_seed, {"epsilon": 0.3, "shares": [0]}),

@@ -10,6 +10,7 @@ from PIL import Image
 from pplkit.data import embedded
 from pplkit.experiments import common, games, table1, transfer
 from pplkit.hashing import load as load_victim
+from pplkit.scenarios import SCENARIOS
 
 
 def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_grey, tmp_path, capsys):
@@ -35,6 +36,14 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_
     assert [row["mAP"] for row in other["cells"]] != [row["mAP"] for row in stored["cells"] if row["network"] == "two_conv"]
     with pytest.raises(ValueError, match="--victim-seed 1 is the seed of a surrogate, .* those of seed 0 have 0 to 3"):
         transfer.main([*shared, "--networks", "two_conv", "--victim-seed", "1"])
+
+
+def test_weights_in_a_folder_with_spaces_are_one_network():
+    scenarios = {name: {"mAP": 0.5, "low": 0.4, "high": 0.6} for name in SCENARIOS}
+    rows = transfer.collect({0: {"adsh two_conv:a b/c.safetensors": {"scenarios": scenarios},
+                                 "adsh two_conv:a b/c.safetensors adversarial": {"scenarios": scenarios}}})
+    assert {(row["method"], row["network"], row["train"]) for row in rows} == {
+        ("adsh", "two_conv:a b/c.safetensors", domain) for domain in ("clean", "adversarial")}
 
 
 def test_victims_are_trained_on_protected_images_too_and_generators_taken(pictures, load_grey, tmp_path, monkeypatch, capsys):
