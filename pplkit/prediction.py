@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import html
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 NOT_YET = "no prediction yet"
+LARGEST = sys.float_info.max  # where a number has no limit
 START_CONFIDENCE = 50  # percent, where the widget begins
 
 
@@ -131,7 +133,7 @@ class Predict:
     def _verdict(self, result: str | float) -> str:
         if self.choices is not None:
             return "✓ as predicted" if self._value == result else "✗ not as predicted"
-        difference = round(float(self._value) - float(result), self.decimals)
+        difference = round(round(float(self._value), self.decimals) - round(float(result), self.decimals), self.decimals)
         if difference == 0:
             return "✓ as predicted"
         return f"{self._text(abs(difference))} too {'high' if difference > 0 else 'low'}"
@@ -233,8 +235,8 @@ class Predict:
         """A field for a number; the limits of a bounded one must be finite, because they travel as JSON."""
         if self.low is None and self.high is None:
             return ipywidgets.FloatText(step=None, description="Answer")
-        low = -1e12 if self.low is None else self.low
-        high = 1e12 if self.high is None else self.high
+        low = -LARGEST if self.low is None else self.low
+        high = LARGEST if self.high is None else self.high
         start = low if self.low is not None else min(0.0, high)
         return ipywidgets.BoundedFloatText(value=start, min=low, max=high, step=None, description="Answer")
 

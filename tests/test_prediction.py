@@ -202,6 +202,24 @@ def test_number_field_starts_inside_finite_limits(limits, start):
     assert all(abs(getattr(answer, name, 0)) < float("inf") for name in ("min", "max"))
 
 
+def test_numbers_that_look_different_are_not_as_predicted(capsys):
+    guess = Predict("How many?", decimals=0)
+    guess.value = 2.4
+    guess.reveal(2.6)
+    guess.value = 2.6
+    guess.reveal(3.4)
+    assert capsys.readouterr().out.splitlines() == ["you predicted 2, the result is 3: 1 too low",
+                                                    "you predicted 3, the result is 3: ✓ as predicted"]
+
+
+@pytest.mark.parametrize("limits", [{"low": 0}, {"low": 2e12}, {"high": -2e12}])
+def test_a_number_beyond_a_million_millions_stays_what_it_is(limits):
+    guess = Predict("How many?", **limits)
+    answer = shown(guess)[0]
+    guess.value = 1e13 if "low" in limits else -1e13
+    assert answer.value == guess.value == (1e13 if "low" in limits else -1e13)
+
+
 def test_a_confidence_said_before_the_answer_stays():
     guess = Predict("Which?", choices=CHOICES, confidence=True)
     answer, _, confidence, status = shown(guess)
