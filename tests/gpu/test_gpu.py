@@ -20,7 +20,7 @@ from pplkit.scenarios import SCENARIOS, evaluate_scenarios
 from pplkit.training import PPLConfig, train_ppl
 
 DEVICE = devices.resolve(os.environ["PPLKIT_TEST_DEVICE"])
-on_a_gpu = pytest.mark.skipif(DEVICE.type == "cpu", reason="means something on a GPU only: make test-gpu")
+on_a_gpu = pytest.mark.skipif(DEVICE.type != "cuda", reason="means something on a GPU only: make test-gpu")
 SGD = SHORT | {"optimiser": "sgd", "generator_learning_rate": 1e-2, "surrogate_learning_rate": 1e-2}
 
 
