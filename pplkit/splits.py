@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,26 @@ class RetrievalSplit:
             query_index=self.database_index[taken],
             source=self.manifest,
         )
+
+    def with_other_train(self, seed: int = 0) -> RetrievalSplit:
+        """The same split but for the train part: as many other images of the database, none of this split's.
+
+        Args:
+            seed: of the draw, 0..2**32-1.
+
+        Raises:
+            ValueError: the rest of the database has fewer images.
+        """
+        others = torch.ones(len(self.database), dtype=torch.bool)
+        others[self.train_index] = False
+        rest = others.nonzero()[:, 0]  # (N - T,) positions in the database
+        if len(rest) < len(self.train):
+            raise ValueError(f"the train part has {len(self.train)} of {len(self.database)} database images, so there are only "
+                             f"{len(rest)} others: take a smaller train part")
+        train_index = rest[draw(len(rest), len(self.train), seed)]  # (T,)
+        digests = {**self.manifest["sha256"], "train": _digest(self.database_index[train_index])}
+        return replace(self, train=self.database.subset(train_index), train_index=train_index,
+                       manifest={**self.manifest, "sha256": digests})
 
 
 def save_manifest(split: RetrievalSplit, path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """pplkit.splits: image sets, the parts of a split, manifests, validation queries."""
 
+import dataclasses
 
 import numpy as np
 import pytest
@@ -151,6 +152,23 @@ def test_validation_takes_queries_out_of_train_and_database():
     assert tuning.manifest["source"] == split.manifest and tuning.manifest["seed"] == 5
     assert split.validation(queries=500, seed=5).manifest == tuning.manifest
     assert split.validation(queries=500, seed=6).manifest != tuning.manifest
+
+
+def test_other_images_to_train_on_are_none_of_the_train_part():
+    split = load("fashion-mnist-mini")
+    few = split.train_index[::5]
+    small = dataclasses.replace(split, train=split.database.subset(few), train_index=few)
+    other = small.with_other_train(3)
+    assert len(other.train) == len(small.train)
+    assert not torch.isin(other.train_index, small.train_index).any() and len(other.train_index.unique()) == len(other.train)
+    assert torch.equal(other.train.images, small.database.images[other.train_index])
+    assert other.query is small.query and other.database is small.database
+    parts = {part: other.manifest["sha256"][part] == small.manifest["sha256"][part] for part in ("train", "query", "database")}
+    assert parts == {"train": False, "query": True, "database": True}
+    assert other.manifest == small.with_other_train(3).manifest != small.with_other_train(4).manifest
+    most = torch.arange(len(split.database) * 2 // 3)
+    with pytest.raises(ValueError, match="so there are only .* others: take a smaller train part"):
+        dataclasses.replace(split, train=split.database.subset(most), train_index=most).with_other_train()
 
 
 def test_validation_can_leave_the_train_part_as_it_is():

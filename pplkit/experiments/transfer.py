@@ -10,7 +10,7 @@ under `--work`.
 `--victim-seed` gives the victims other random numbers than the surrogates', whose convolutions start from the same ones
 otherwise; the surrogates' own seeds are refused.
 The victims are trained on clean images; the paper's figure also has some trained on protected ones: `--train-domains clean
-adversarial`.
+adversarial`. They learn from the generator's own training images; with `--other-images` from as many others of the database.
 With `--origin` (Fig. 4) the generator is the one of that data set, applied with the budget of `--dataset`.
 Writes `data/results/transfer-DATASET.json` (`transfer-ORIGIN-to-DATASET.json`) and a figure.
 """
@@ -60,13 +60,14 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
              work: Path, device: str, fast: bool, backbone: str = "two_conv", options: dict[str, object] | None = None,
              origin: str | None = None, origin_options: dict[str, object] | None = None, victim_seed: int | None = None,
              origin_root: str | None = None, train_domains: Iterable[str] = ("clean",), regime: str = "reference",
-             game: dict[str, object] | None = None, **how: object) -> dict[str, dict]:
+             game: dict[str, object] | None = None, other_images: bool = False, **how: object) -> dict[str, dict]:
     """"adsh dense" -> scenario -> mAP and interval (network codes), for every method and network of the victims; "adsh dense
     adversarial" for those trained on protected images.
 
     `backbone` is the surrogates', `origin` the data set that the generator learned from if not this one, its files in
-    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`; `regime`, `game`
-    and `how` as for `games.generator_of`.
+    `origin_root` if not in `root`, `victim_seed` the seed of the victims' weights and batches if not `seed`; with
+    `other_images` the victims learn from none of the generator's training images; `regime`, `game` and `how` as for
+    `games.generator_of`.
     """
     split = load(dataset, root, seed=seed, **(options or {}))
     networks = tuple(networks)
@@ -84,8 +85,10 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     run, folder, taken = generator_of(origin or dataset, source, seed, at, work, device, fast, backbone,
                                       origin_options if origin else options, regime, game, **how)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
+    if other_images:
+        split = split.with_other_train(seed)
     twin = protect_split(split, lambda images: run.protect(images, budget, cache=(options or {}).get("cache")))
-    cells, own = {}, seed if victim_seed is None else victim_seed
+    cells, own, drawn = {}, seed if victim_seed is None else victim_seed, _drawn(victim_seed, other_images)
     carried = f"{home(origin, backbone, origin_options)}-to-{home(dataset, load=options)}" if origin else None
     steps = work / f"transfer-{carried or home(dataset, backbone, options)}-{budget:g}{game_suffix(regime, game)}"
     steps = steps / folder.name if taken else steps
@@ -94,12 +97,12 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     for method, network, domain in tqdm(tasks, desc=f"victims, seed {seed}", unit="victim"):
         if domain == "clean":
             train, note = split.train, {}
-            where = work / f"clean-{home(dataset, network, options)}" / f"seed{seed}{_drawn(victim_seed)}"
-        elif network == backbone and origin is None and victim_seed is None:  # those of table1
+            where = work / f"clean-{home(dataset, network, options)}" / f"seed{seed}{drawn}"
+        elif network == backbone and origin is None and not drawn:  # those of table1
             train, note, where = twin.train, {"generator": generator}, folder / domain
         else:
             train, note = twin.train, {"generator": generator, "taken": taken}
-            where = folder / f"{domain}-{home(dataset, network, options)}-{budget:g}{_drawn(victim_seed)}"
+            where = folder / f"{domain}-{home(dataset, network, options)}-{budget:g}{drawn}"
 
         def measure(method: str = method, network: str = network, domain: str = domain, train: ImageSet = train,
                     note: dict = note, where: Path = where) -> dict:
@@ -112,7 +115,7 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
         if origin:
             key |= {"origin": source.manifest, "epsilon": budget}
         trained = "" if domain == "clean" else f" {domain}"
-        step = f"{method}-{label(network)}-{seed}{_drawn(victim_seed)}{trained.replace(' ', '-')}.json"
+        step = f"{method}-{label(network)}-{seed}{drawn}{trained.replace(' ', '-')}.json"
         cells[f"{method} {network}{trained}"] = once(steps / step, measure, key, device)
     return cells
 
@@ -126,8 +129,9 @@ def backbone_name(text: str) -> str:
     return text
 
 
-def _drawn(victim_seed: int | None) -> str:
-    return "" if victim_seed is None else f"-victim{victim_seed}"
+def _drawn(victim_seed: int | None, other_images: bool) -> str:
+    """Part of a file name: what the victims do not share with the generator."""
+    return ("" if victim_seed is None else f"-victim{victim_seed}") + ("-others" if other_images else "")
 
 
 def _name(dataset: str, origin: str | None, backbone: str) -> str:
@@ -202,6 +206,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--train-domains", nargs="+", choices=list(TRAIN_DOMAINS), default=["clean"],
                          help="what the victims are trained on: clean images, protected (adversarial) ones, or both in turn")
     options.add_argument("--victim-seed", type=int, help="of the victims' weights and batches (default: the run's)")
+    options.add_argument("--other-images", action="store_true",
+                         help="the victims learn from as many other images of the database, none of the generator's")
     options.add_argument("--origin", help="data set that the generator learned from (default: --dataset)")
     options.add_argument("--origin-root", help="as --root, of --origin (default: --root)")
     options.add_argument("--origin-load", type=setting, nargs="+", default=[], metavar="NAME=VALUE",
@@ -212,7 +218,8 @@ def main(arguments: list[str] | None = None) -> None:
     plots.use_style()
     how = asked_game(options, asked)
     name = (f"transfer-{_name(asked.dataset, asked.origin, asked.backbone)}"
-            f"{game_suffix(how['regime'], how['game'])}{_drawn(asked.victim_seed)}{'-fast' if asked.fast else ''}")
+            f"{game_suffix(how['regime'], how['game'])}{_drawn(asked.victim_seed, asked.other_images)}"
+            f"{'-fast' if asked.fast else ''}")
     budget = configuration(asked.dataset, asked.seeds[0], asked.epsilon, asked.fast).epsilon
     sets = {"dataset": asked.dataset, "origin": asked.origin, "regime": asked.regime, "backbone": asked.backbone}
     keep_stored(options, asked.out / f"{name}.json", asked.seeds, dict(asked.load), budget,
@@ -220,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
                 method=asked.methods, train=asked.train_domains)
     seeds = {seed: run_seed(asked.dataset, asked.root, seed, asked.epsilon, asked.networks, asked.methods, asked.work,
                             asked.device, asked.fast, asked.backbone, dict(asked.load), asked.origin, dict(asked.origin_load),
-                            asked.victim_seed, asked.origin_root, asked.train_domains, **how)
+                            asked.victim_seed, asked.origin_root, asked.train_domains, other_images=asked.other_images, **how)
              for seed in asked.seeds}
     first = next(iter(seeds[asked.seeds[0]].values()))["key"]
     given = [network for network in asked.networks if parse_backbone(network)[2]]
@@ -229,7 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
         "what": f"{shown} (the paper's networks are deep, and probably pretrained), {BITS} bits, network codes, "
                 f"epsilon {format_epsilon(budget)}, "
                 f"{common.networks(asked.networks) if given else 'networks from random weights'}"
-                + other_game(asked.regime, how["game"]),
+                + other_game(asked.regime, how["game"])
+                + (", victims learned from other images than the generator" if asked.other_images else ""),
         **sets, "game": how["game"],
         "taken": {str(seed): next(iter(cells.values()))["key"].get("taken") for seed, cells in seeds.items()},
         "images": first["split"]["counts"], "load": dict(asked.load), "origin_load": dict(asked.origin_load),

@@ -38,6 +38,26 @@ def test_every_network_is_measured_and_the_papers_own_is_table1s(pictures, load_
         transfer.main([*shared, "--networks", "two_conv", "--victim-seed", "1"])
 
 
+def test_victims_can_learn_from_other_images_than_the_generator(pictures, tmp_path, monkeypatch):
+    shared = ["--dataset", f"folder:{pictures}", "--load", "size=28", "channels=1", "train_share=0.3", "--epsilon", "0.3",
+              "--fast", "--device", "cpu", "--work", str(tmp_path / "work"), "--out", str(tmp_path), "--networks", "two_conv",
+              "--methods", "dsdh", "--train-domains", "clean", "adversarial"]
+    fit, learned = table1.fit_victim, []
+    monkeypatch.setattr(table1, "fit_victim",
+                        lambda victim, split, train: (learned.append((split, train)), fit(victim, split, train))[1])
+    transfer.main(shared)
+    transfer.main([*shared, "--other-images"])
+    (own, clean), (_, protected), (others, more), (_, hidden) = learned
+    assert not torch.isin(others.train_index, own.train_index).any() and len(more) == len(clean) == len(protected)
+    assert torch.equal(more.images, others.database.images[others.train_index]) and not torch.equal(more.images, hidden.images)
+    stored = json.loads((tmp_path / "transfer-pictures-others-fast.json").read_text())
+    assert stored["what"].endswith(", victims learned from other images than the generator")
+    assert json.loads((tmp_path / "transfer-pictures-fast.json").read_text())["generator"] == stored["generator"]
+    transfer.main(shared)
+    transfer.main([*shared, "--other-images"])
+    assert len(learned) == 4  # all kept, each in a place of its own
+
+
 def test_weights_in_a_folder_with_spaces_are_one_network():
     scenarios = {name: {"mAP": 0.5, "low": 0.4, "high": 0.6} for name in SCENARIOS}
     rows = transfer.collect({0: {"adsh two_conv:a b/c.safetensors": {"scenarios": scenarios},

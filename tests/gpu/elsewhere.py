@@ -22,7 +22,8 @@ NAME = "elsewhere"
 aten = torch.ops.aten
 TAKES_INDICES = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}  # also the CPU's
 MULTIPLIES = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.dot}
-MAKE_TENSORS = ("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step", "eye", "eye.m")  # the rest calls these
+MAKE_TENSORS = ("empty.memory_format", "empty_strided",  # the rest call these, but for those that resize what they got
+                "arange", "arange.start", "arange.start_step", "eye", "eye.m")
 IN_BFLOAT16 = ("conv2d", "conv2d.padding", "conv_transpose2d.input", "linear", "matmul", "mm", "bmm", "addmm")  # by autocast
 
 
