@@ -24,13 +24,17 @@ def not_done(*arguments):
     raise NotImplementedError
 
 
+def counted(rule):
+    return lambda ours, cells, tolerance: sum(rule(ours, *cell, tolerance) for cell in cells)
+
+
 def met(ours, paper, in_domain, tolerance):
     return ours >= paper - tolerance if in_domain else ours <= paper + tolerance
 
 
 def test_right_answers_pass(capsys):
     check.scenario_map(right)
-    check.is_met(met)
+    check.cells_met_by(counted(met))
     assert capsys.readouterr().out.count("✓") == 2
 
 
@@ -39,13 +43,18 @@ def test_right_answers_pass(capsys):
     (check.scenario_map, always_clean, "mAP of C->C"),
     (check.scenario_map, lambda s, q, d, ql, dl: right("->".join(reversed(s.split("->"))), d, q, dl, ql), "queries come first"),
     (check.scenario_map, not_done, "not implemented yet"),
-    (check.is_met, not_done, "not implemented yet"),
-    (check.is_met, lambda o, p, i, t: 1, "True or False"),
-    (check.is_met, lambda o, p, i, t: o >= p - t, "only in-domain"),
-    (check.is_met, lambda o, p, i, t: o <= p + t, "only across domains"),
-    (check.is_met, lambda o, p, i, t: met(o, p, not i, t), "across domains"),
-    (check.is_met, lambda o, p, i, t: met(o, p, i, 0.0), "dropped the tolerance"),
-    (check.is_met, lambda o, p, i, t: met(o, p, i, -t), "on the wrong side"),
+    (check.cells_met_by, not_done, "not implemented yet"),
+    (check.cells_met_by, lambda o, cells, t: None, "return"),
+    (check.cells_met_by, lambda o, cells, t: 1, "got 1, expected 0"),
+    (check.cells_met_by, counted(lambda o, p, i, t: o >= p - t), "only in-domain"),
+    (check.cells_met_by, counted(lambda o, p, i, t: o <= p + t), "only across domains"),
+    (check.cells_met_by, counted(lambda o, p, i, t: met(o, p, not i, t)), "two cases are swapped"),
+    (check.cells_met_by, counted(lambda o, p, i, t: met(o, p, i, 0.0)), "dropped the tolerance"),
+    (check.cells_met_by, counted(lambda o, p, i, t: met(o, p, i, -t)), "on the wrong side"),
+    (check.cells_met_by, counted(lambda o, p, i, t: abs(o - p) <= t), "far better"),
+    (check.cells_met_by, lambda o, cells, t: len(cells) - counted(met)(o, cells, t), "not met"),
+    (check.cells_met_by, lambda o, cells, t: counted(met)(o, cells, t) / len(cells), "This is a share"),
+    (check.cells_met_by, counted(lambda o, p, i, t: i and met(o, p, i, t)), "left out"),
 ])
 def test_wrong_answers_are_explained(test, answer, words):
     with pytest.raises(CheckFailed, match=words):

@@ -7,8 +7,10 @@ from pplkit.checks import CheckFailed
 from pplkit.checks import transfer as check
 
 
-def arrives(a, b):
-    return (a.sign() @ b) / b.abs().sum()
+def misleading(victim):
+    surrogate = -1e-4 * victim
+    surrogate[victim.abs().argmax()] = victim[victim.abs().argmax()]
+    return surrogate
 
 
 def drop(within, across, chance):
@@ -21,8 +23,8 @@ def chance(query_labels, database_labels):
 
 
 RIGHT = [
-    (check.share_that_arrives, arrives),
-    (check.share_that_arrives, lambda a, b: (torch.where(a > 0, b, -b)).sum().item() / b.abs().sum().item()),
+    (check.misleading_surrogate, misleading),
+    (check.misleading_surrogate, lambda b: torch.where(b.abs() == b.abs().max(), 5 * b, -0.2 * b).double()),
     (check.relative_drop, drop),
     (check.relative_drop, lambda w, a, c: 1 - (a - c) / (w - c)),
     (check.chance_level, chance),
@@ -37,15 +39,12 @@ def test_right_answers_pass(checked, answer, capsys):
 
 
 WRONG = [
-    (check.share_that_arrives, lambda a, b: -arrives(a, b), "sign is wrong"),
-    (check.share_that_arrives, lambda a, b: arrives(b, a), "swapped"),
-    (check.share_that_arrives, lambda a, b: a @ b / (a.norm() * b.norm()), "cosine"),
-    (check.share_that_arrives, lambda a, b: a @ b / b.abs().sum(), "moves along sign(a)"),
-    (check.share_that_arrives, lambda a, b: a.sign() @ b, "push itself"),
-    (check.share_that_arrives, lambda a, b: (a.sign() * b).mean(), "number of pixels"),
-    (check.share_that_arrives, lambda a, b: (a.sign() == b.sign()).float().mean(), "counts pixels"),
-    (check.share_that_arrives, lambda a, b: a.sign() @ b / b.norm(), "Euclidean"),
-    (check.share_that_arrives, lambda a, b: arrives(a, b).abs(), "sign is lost"),
+    (check.misleading_surrogate, lambda b: b, "it looks alike (cosine 1.00), but a share of 1.00 arrives"),
+    (check.misleading_surrogate, lambda b: -b, "the cosine is -1.00, at least 0.7"),
+    (check.misleading_surrogate, lambda b: b.sign(), "begin with the victim's own weights"),
+    (check.misleading_surrogate, torch.zeros_like, "the cosine is 0.00"),
+    (check.misleading_surrogate, lambda b: torch.where(b.abs() == b.abs().max(), b, 0 * b), "push them the wrong way"),
+    (check.misleading_surrogate, lambda b: b[None], "it must be (13,)"),
     (check.relative_drop, lambda w, a, c: (w - a) / w, "the paper's drop"),
     (check.relative_drop, lambda w, a, c: w - a, "absolute"),
     (check.relative_drop, lambda w, a, c: (a - c) / (w - c), "what is left; the drop is 1 minus"),
@@ -70,7 +69,7 @@ def test_typical_mistakes_are_explained(checked, answer, told):
     assert told.lower() in str(failed.value).lower()
 
 
-@pytest.mark.parametrize("checked", [check.share_that_arrives, check.relative_drop, check.chance_level])
+@pytest.mark.parametrize("checked", [check.misleading_surrogate, check.relative_drop, check.chance_level])
 def test_the_stub_fails(checked):
     def stub(*args):
         raise NotImplementedError
