@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Results to the last bit, and notebooks' stored outputs, are a CPU's: a GPU is hidden but for `make test-gpu`.
-if os.environ.setdefault("PPLKIT_TEST_DEVICE", "cpu") == "cpu":
+if not os.environ.setdefault("PPLKIT_TEST_DEVICE", "cpu").startswith("cuda"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # No deadline: on a busy machine time proves nothing. Derandomised: the same examples everywhere.

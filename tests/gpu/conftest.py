@@ -3,18 +3,20 @@
 import os
 from collections.abc import Iterator
 
-import elsewhere
 import pytest
 
-if os.environ["PPLKIT_TEST_DEVICE"] == "cpu":
+DEVICE = os.environ["PPLKIT_TEST_DEVICE"]
+if DEVICE == "cpu":
     collect_ignore_glob = ["test_*.py"]  # tests/test_elsewhere.py runs them
-if os.environ["PPLKIT_TEST_DEVICE"] == elsewhere.NAME:
+if DEVICE == "elsewhere":
+    import elsewhere
+
     KEPT = elsewhere.register()
 
 
 @pytest.fixture(autouse=True)
 def present() -> Iterator[None]:
-    if os.environ["PPLKIT_TEST_DEVICE"] != elsewhere.NAME:
+    if DEVICE != "elsewhere":
         yield
         return
     with elsewhere.present():
