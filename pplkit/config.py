@@ -213,7 +213,7 @@ class PPLConfig:
 
         Towards the four surrogates of `reference` the generator's weight of J_o is below 0: protected images of a class shall
         not meet in one place. Two more learn from protected images alone, from new random weights again and again, and there
-        the generator is to *help* (J_o only): a sign of the class that is learned sooner than the picture leaves little reason
+        the generator is to *help* (J_o only): a mark of the class that is learned sooner than the picture leaves little reason
         to learn the picture ("unlearnable examples", Huang et al., ICLR 2021). The game is longer and G's rate falls to 0.
         """
         slower = {"surrogate_learning_rate": (6e-6,) * 4 + (2e-4,) * 2} if dataset == "imagenet13" else {}
@@ -224,7 +224,7 @@ class PPLConfig:
         """`scatter`, but towards its two learners the generator minimises 30 J_o − J_p instead of 20 J_o.
 
         In `scatter` the generator makes protected images easy to learn; nothing keeps a learner from using the picture as well,
-        and then it finds clean images, too. Here the sign of the class has to take the picture's place ("shortcut learning",
+        and then it finds clean images, too. Here a mark of the class has to take the picture's place ("shortcut learning",
         Geirhos et al., Nature Machine Intelligence 2020): a learner's codes of protected images shall agree with their classes
         and disagree with those of the clean originals. The learners themselves still minimise J_o only. They live 600 steps
         instead of 100, so that the generator also meets some that have trained longer.
