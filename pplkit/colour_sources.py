@@ -11,6 +11,7 @@ import os
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -121,13 +122,12 @@ def _read_mosaics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     path = folder / "labels.npz"
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a single array
+            names = file.files
+            labels = {part: file[f"y_{part}"] for part in CIFAR10_COUNTS if f"y_{part}" in names}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: a single array
         raise ValueError(f"{path} is no archive of plain arrays, or damaged") from error
-    missing = [name for name in ("y_train", "y_test") if name not in found]
-    if missing:
-        raise ValueError(f"{path} has no {' and no '.join(missing)}; found {list(found)}")
-    labels = {part: found[f"y_{part}"] for part in CIFAR10_COUNTS}
+    if missing := [f"y_{part}" for part in CIFAR10_COUNTS if part not in labels]:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}; found {names}")
     rows, columns = MOSAIC
     for part, count in CIFAR10_COUNTS.items():
         tiles = []

@@ -115,7 +115,7 @@ def _protect(source: Path, target: Path, generator: PerturbationGenerator, epsil
     failed |= _clashes(outputs)
     rows = {name: row for name, row in known.items()
             if name in outputs or name in failed or any(str(folder) in failed for folder in Path(name).parents)
-            or (target / row["output"]).is_file()}  # published, whatever became of the original
+            or (row["output"] not in outputs.values() and (target / row["output"]).is_file())}  # published, the original gone
     counts = {"protected": 0, "kept": 0}
     with locks.scratch(target) as scratch:
         generator = generator.eval().to(memory_format=torch.channels_last)  # a third faster
@@ -137,7 +137,7 @@ def _protect(source: Path, target: Path, generator: PerturbationGenerator, epsil
                     bar.update()
     refused = [_row(name, outputs.get(name, ""), status="failed", note=why) for name, why in failed.items()]
     _write_report(report, sorted([*rows.values(), *refused], key=lambda row: row["file"]))
-    notes = {name: row["note"] for name, row in sorted(rows.items()) if name not in failed and row["note"]}
+    notes = {name: row["note"] for name, row in sorted(rows.items()) if name in outputs and name not in failed and row["note"]}
     return FolderResult(**counts, failed=dict(sorted(failed.items())), notes=notes, report=report)
 
 

@@ -81,8 +81,8 @@ _pillow_limit = _PillowLimit()
 def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read any picture that Pillow reads: turned upright (EXIF), grey stays grey, all else becomes RGB; alpha is kept.
 
-    More than 8 bits are brought to 8 (grey rounded, colours cut off); of an animation the first frame is taken. `note` says so,
-    and that CMYK was converted without its colour profile.
+    More than 8 bits are brought to 8 (plain grey rounded, all else cut off); of an animation the first frame is taken. `note`
+    says so, and that CMYK was converted without its colour profile.
 
     Args:
         path: the file, or one that is open for reading.
@@ -121,8 +121,9 @@ def read_picture(path: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> P
 
 def _has_sixteen_bits(image: Image.Image) -> bool:
     """Whether a picture that is not decoded yet has 16 bits per channel in its file; Pillow cuts colours off to 8."""
-    layouts = [str(tile.args) for tile in getattr(image, "tile", [])]  # "RGB;16B", or a tuple that begins with it
-    return any(re.search(";16[BLN]", layout) for layout in layouts)  # B, L, N: the order of their bytes
+    tiles = getattr(image, "tile", [])
+    return any(re.search(";16[BLN]", str(tile.args))  # "RGB;16B", or a tuple that begins with it; B, L, N: the bytes' order
+               or tile.codec_name == "SGI16" or (tile.codec_name.startswith("ppm") and tile.args[1] > 255) for tile in tiles)
 
 
 def write_picture(picture: Picture, path: str | Path, compress_level: int = 3) -> None:

@@ -155,6 +155,7 @@ def test_a_download_lands_in_root_or_says_why_not(cifar10, tmp_path, monkeypatch
     ("shape", r"y_test must have shape \(6,\), found \(5,\)"),
     ("labels cut", "labels.npz is no archive of plain arrays, or damaged"),
     ("labels empty", "labels.npz is no archive of plain arrays, or damaged"),
+    ("labels bit", "labels.npz is no archive of plain arrays, or damaged"),
     ("one array", "labels.npz is no archive of plain arrays, or damaged"),
 ])
 def test_damaged_mosaics_are_refused(cifar10, tmp_path, damage, message):
@@ -170,6 +171,11 @@ def test_damaged_mosaics_are_refused(cifar10, tmp_path, damage, message):
         (root / "train_00.webp").write_bytes((root / "train_00.webp").read_bytes()[:100])
     if damage in ("labels cut", "labels empty"):
         (root / "labels.npz").write_bytes((root / "labels.npz").read_bytes()[:100 * (damage == "labels cut")])
+    if damage == "labels bit":
+        np.savez_compressed(root / "labels.npz", y_train=np.arange(12) % 10, y_test=np.arange(6) % 10)
+        content = bytearray((root / "labels.npz").read_bytes())
+        content[content.index(b"y_train.npy") + 31] ^= 255  # the first byte of its data
+        (root / "labels.npz").write_bytes(content)
     if damage == "one array":
         with open(root / "labels.npz", "wb") as file:
             np.save(file, np.zeros(3))

@@ -12,8 +12,10 @@ from torch.utils import backend_registration
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
-                    reason="this torch cannot have a device in pure Python")
+pytestmark = pytest.mark.skipif(not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+                                reason="this torch cannot have a device in pure Python")
+
+
 def test_all_that_a_gpu_is_asked_for_runs_on_a_device_that_is_not_the_cpu():
     ended = subprocess.run([sys.executable, "-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider"], cwd=ROOT, text=True,
                            env=os.environ | {"PPLKIT_TEST_DEVICE": "elsewhere"}, capture_output=True)
@@ -34,16 +36,21 @@ with elsewhere.present():
     network = torch.nn.Linear(2, 1).to("elsewhere")
     network(there).sum().backward()
     assert network.weight.grad.device == there.device
-    for wrong in (lambda: there + here, lambda: here[one.to("elsewhere")], lambda: network(here), lambda: there.numpy(),
-                  lambda: torch.rand(2, device="elsewhere", generator=torch.Generator()),
-                  lambda: there.int()[None] @ there.int()[:, None]):
+    number = torch.tensor(1.0)
+    there[one] = number  # as CUDA does
+    mixing = [lambda: there + here, lambda: here[one.to("elsewhere")], lambda: network(here),
+              lambda: there.index_put_((one,), here[:1]),
+              lambda: number.add_(there.sum()), lambda: torch.stack([there.sum(), number]), lambda: torch.cat([there, here])]
+    others = {"can't convert": lambda: there.numpy(), "Expected a 'elsewhere' device type for generator":
+              lambda: torch.rand(2, device="elsewhere", generator=torch.Generator()),
+              "is not implemented for torch.int32": lambda: there.int()[None] @ there.int()[:, None]}
+    for said, wrong in [*(("Expected all tensors to be on the same device", call) for call in mixing), *others.items()]:
         try:
             wrong()
         except (RuntimeError, TypeError) as error:
-            print(type(error).__name__, error)
+            assert said in str(error), (said, error)
         else:
-            raise SystemExit("no error")
+            raise SystemExit(f"no error: {said}")
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "tests" / "gpu", capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert len(ended.stdout.splitlines()) == 6

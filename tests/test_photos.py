@@ -113,6 +113,16 @@ def test_sixteen_bits_of_colours_and_alpha_become_eight_and_it_is_said(colour, b
     assert read_picture(saved(Image.fromarray(picture(2, 3, 3)))).note == ""
 
 
+def test_sixteen_bits_of_other_formats_are_noted():
+    values = np.arange(18, dtype=">u2").reshape(3, 2, 3) * 3000
+    ppm = b"P6\n3 2\n65535\n" + values.transpose(1, 2, 0).tobytes()
+    sgi = struct.pack(">hBBHHHHii4x80si", 474, 0, 2, 3, 3, 2, 3, 0, 65535, b"", 0) + bytes(404) + values.tobytes()
+    for content in (ppm, sgi):
+        assert read_picture(io.BytesIO(content)).note == "more than 8 bits brought to 8"
+    for content in (b"P6\n3 2\n255\n" + bytes(18), b"P3\n1 1\n7\n1 2 3\n"):
+        assert read_picture(io.BytesIO(content)).note == ""
+
+
 def test_sixteen_bits_of_a_whole_pixel_are_not_more_than_eight_of_a_channel():
     header = b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0)
     read = read_picture(io.BytesIO(header + b"\xff\x7f\0\0"))  # 5 bits per channel

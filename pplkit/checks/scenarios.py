@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from pplkit.checks import Mistake, call, check, compare, expect_close, fail
+from pplkit.checks import Mistake, call, check, compare, describe, expect_close, fail, show
 from pplkit.retrieval import mean_average_precision
 
 NAMES = ("C->C", "C->A", "A->C", "A->A")
@@ -65,6 +65,9 @@ def cells_met_by(function: Callable) -> str:
         paper = torch.rand(64, generator=random).tolist()
         cases.append((0.4, [(value, number % 4 == 0) for number, value in enumerate(paper)], tolerance))
     got = [call(function, *case) for case in cases]
+    for answer, case in zip(got, cases, strict=True):
+        if getattr(answer, "ndim", 0) or isinstance(answer, (list, tuple)):
+            fail(f"for {describe(case, {})}: the result is {show(answer)}; one number is needed, how many cells are met")
     typical: list[Mistake] = [
         (counted(lambda o, p, i, t: o >= p - t), "a high mAP is good only in-domain; across domains protection wants it low"),
         (counted(lambda o, p, i, t: o <= p + t), "a low mAP is good only across domains; in-domain images must stay usable"),
@@ -74,10 +77,11 @@ def cells_met_by(function: Callable) -> str:
                                                         "more"),
         (counted(lambda o, p, i, t: _met(o, p, not i, t)), "the two cases are swapped: more is better in-domain, less across "
                                                            "domains"),
+        (counted(lambda o, p, i, t: not i and _met(o, p, i, t)), "you left out the in-domain cells"),
+        (counted(lambda o, p, i, t: o > p - t if i else o < p + t), "a cell exactly at the edge of the tolerance is met, too"),
         (lambda o, cells, t: len(cells) - counted(_met)(o, cells, t), "these are the cells that are not met"),
         (lambda o, cells, t: counted(_met)(o, cells, t) / len(cells), "this is a share; count the cells"),
-        (lambda o, cells, t: counted(lambda o, p, i, t: i and _met(o, p, i, t))(o, cells, t), "you left out the cells across "
-                                                                                              "domains"),
+        (counted(lambda o, p, i, t: i and _met(o, p, i, t)), "you left out the cells across domains"),
     ]
     for wrong, message in typical:  # small counts say little one by one: a mistake is known by all its answers
         if got == [wrong(*case) for case in cases]:

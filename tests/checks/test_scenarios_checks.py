@@ -1,6 +1,7 @@
 """Checks of notebook 09: right answers pass, typical wrong ones are told what is wrong."""
 
 import pytest
+import torch
 
 from pplkit.checks import CheckFailed
 from pplkit.checks import scenarios as check
@@ -54,7 +55,10 @@ def test_right_answers_pass(capsys):
     (check.cells_met_by, counted(lambda o, p, i, t: abs(o - p) <= t), "far better"),
     (check.cells_met_by, lambda o, cells, t: len(cells) - counted(met)(o, cells, t), "not met"),
     (check.cells_met_by, lambda o, cells, t: counted(met)(o, cells, t) / len(cells), "This is a share"),
-    (check.cells_met_by, counted(lambda o, p, i, t: i and met(o, p, i, t)), "left out"),
+    (check.cells_met_by, counted(lambda o, p, i, t: i and met(o, p, i, t)), "left out the cells across domains"),
+    (check.cells_met_by, counted(lambda o, p, i, t: not i and met(o, p, i, t)), "left out the in-domain cells"),
+    (check.cells_met_by, lambda o, cells, t: [met(o, *cell, t) for cell in cells], "one number is needed"),
+    (check.cells_met_by, lambda o, cells, t: torch.tensor([met(o, *cell, t) for cell in cells]), "one number is needed"),
 ])
 def test_wrong_answers_are_explained(test, answer, words):
     with pytest.raises(CheckFailed, match=words):

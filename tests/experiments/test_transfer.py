@@ -56,6 +56,10 @@ def test_victims_can_learn_from_other_images_than_the_generator(pictures, tmp_pa
     transfer.main(shared)
     transfer.main([*shared, "--other-images"])
     assert len(learned) == 4  # all kept, each in a place of its own
+    most = [word if word != "train_share=0.3" else "train_share=0.7" for word in shared]
+    with pytest.raises(ValueError, match="others: take a smaller train part"):
+        transfer.main([*most, "--work", str(tmp_path / "never"), "--out", str(tmp_path / "none"), "--other-images"])
+    assert not (tmp_path / "never").exists()  # said before the game
 
 
 def test_weights_in_a_folder_with_spaces_are_one_network():

@@ -72,8 +72,12 @@ def test_what_is_published_stays_in_the_report_without_its_original(run, source,
     (tmp_path / "a.png").rename(source / "a.png")
     assert run().kept == 4
     (source / "a.png").unlink()
-    (tmp_path / "out" / "a.png").unlink()
-    assert "a.png" not in rows(run().report)
+    Image.new("L", (8, 8), 90).save(source / "a.bmp")  # takes its place
+    assert run(force=True).failed == {}
+    assert "a.png" not in rows(result.report) and rows(result.report)["a.bmp"]["output"] == "a.png"
+    (source / "b.jpg").unlink()
+    (tmp_path / "out" / "b.png").unlink()
+    assert "b.jpg" not in rows(run().report)
 
 
 def test_what_was_done_is_known_again_when_a_clash_or_a_link_is_gone(run, source, tmp_path):

@@ -2,8 +2,8 @@
 wrong here, too.
 
 Its tensors hold values in the machine's memory, but say that they lie on "elsewhere", and torch believes it (autograd,
-optimisers, autocast). As with a GPU, operations that mix them with the CPU's are errors, so is `numpy()`, a generator of the
-CPU cannot draw on it, integers are not multiplied as matrices, and autocast multiplies bfloat16.
+optimisers, autocast). As with a GPU, operations that mix them with the CPU's are errors (but for numbers and indices), so is
+`numpy()`, a generator of the CPU cannot draw on it, integers are not multiplied as matrices, and autocast multiplies bfloat16.
 
 Made of torch's PrivateUse1, which a process can only take once and never gives back: hence a pytest run of its own
 (`test_elsewhere.py`).
@@ -21,7 +21,8 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 NAME = "elsewhere"
 aten = torch.ops.aten
 TAKES_INDICES = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}  # also the CPU's
-MULTIPLIES = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.dot}
+TAKE_NO_SCALAR = {aten.cat, aten.stack}  # where a number of the CPU, a tensor without dimensions, is none
+MULTIPLIES = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.addmv, aten.dot}
 MAKE_TENSORS = ("empty.memory_format", "empty_strided",  # the rest call these, but for those that resize what they got
                 "arange", "arange.start", "arange.start_step", "eye", "eye.m")
 IN_BFLOAT16 = ("conv2d", "conv2d.padding", "conv_transpose2d.input", "linear", "matmul", "mm", "bmm", "addmm")  # by autocast
@@ -67,16 +68,22 @@ class Elsewhere(torch.Tensor):
         return _run(operation, args, kwargs or {})
 
 
+def _tensors(*operands: object) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(operands) if isinstance(leaf, torch.Tensor)]
+
+
 def _run(operation: Callable, args: tuple, kwargs: dict) -> object:
     """One operation of torch, computed on the CPU; the results lie where the operands do, or where they are asked for."""
-    kind, tensors = operation.overloadpacket, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-    there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
+    kind, there = operation.overloadpacket, [tensor for tensor in _tensors(args, kwargs) if isinstance(tensor, Elsewhere)]
     asked = kwargs.get("device")
     stays = bool(there) if asked is None else torch.device(asked).type == NAME
     if kind in TAKES_INDICES or kind is aten.copy_:
         stays = isinstance(args[0], Elsewhere)
-    mixed = there and any(tensor.dim() and not isinstance(tensor, Elsewhere) for tensor in tensors)
-    if mixed and kind not in {aten._to_copy, aten.copy_} and not (kind in TAKES_INDICES and stays):
+    meeting = _tensors(args[:1] + args[2:] if kind in TAKES_INDICES and stays else args, kwargs)
+    changed = _tensors(args[:1]) if operation._schema.is_mutable or kind in TAKE_NO_SCALAR else []
+    mixed = any((tensor.dim() or any(tensor is other for other in changed)) and not isinstance(tensor, Elsewhere)
+                for tensor in meeting)
+    if there and mixed and kind not in {aten._to_copy, aten.copy_}:
         raise RuntimeError(f"{operation}: Expected all tensors to be on the same device, but found {NAME} and cpu")
     if stays and kwargs.get("generator") is not None:
         raise RuntimeError(f"{operation}: Expected a '{NAME}' device type for generator but found 'cpu'")

@@ -1,6 +1,6 @@
 """What a GPU must do as the CPU does, within the rounding of its kernels: `make test-gpu`.
 
-Where `PPLKIT_TEST_DEVICE` is "cpu", as in `make test`, the same tests compare the CPU with itself, so that they stay runnable.
+In `make test` they run on a device that is not the CPU but computes on it, see `elsewhere.py`.
 """
 
 import os
