@@ -213,7 +213,7 @@ def update(root: Path = rules.ROOT, *, write: bool = True) -> list[Path]:
                  "results": lambda: results.results_table(root), "speed": lambda: figures.speed_table(root)}
     tables = {"games": results.games_table, "apart": results.apart_table, "reference": results.reference_table,
               "shortcut": results.shortcut_table, "scatter": results.scatter_table, "figures": figures.figures_table,
-              "several networks": figures.several_table, "trials": results.trials_table,
+              "networks": figures.networks_table, "others": figures.others_table, "trials": results.trials_table,
               **{name: partial(results.colour_table, stored)
                  for name, stored in results.COLOUR.items()}}
     in_results = {name: lambda table=table: table(root=root).replace("](data/results/", "](") for name, table in tables.items()}

@@ -22,7 +22,8 @@ from pplkit.paper import METHODS
 def in_short(root: Path = rules.ROOT) -> str:
     """What the results mean for somebody who would protect images, as markdown."""
     rows = table1.compared(stored_result(root, "table1-fashion-mnist")["cells"])
-    one, several = _games_of_networks(root)
+    networks_met = _across_networks(root)
+    several = networks_met["several"]
     sweep, ratio, few = (stored_result(root, name) for name in ("epsilon-fashion-mnist", MIXED["several"], MIXED["few"]))
     visible = stored_result(root, "pairs-fashion-mnist")["cells"]
 
@@ -33,9 +34,9 @@ def in_short(root: Path = rules.ROOT) -> str:
     def ours(train: str, *tasks: str) -> str:
         return mean(row["mAP"] for row in rows if row["train"] == train and row["task"] in tasks)
 
-    def carried(stored: dict, met: bool) -> str:
-        return mean(c["mAP"] for c in stored["cells"]
-                    if c["scenario"] in ("C->A", "A->C") and (c["network"] in several["generator"]["backbone"]) is met)
+    def carried(game: str) -> str:
+        return mean(c["mAP"] for c in networks_met[game]["cells"]
+                    if c["scenario"] in ("C->A", "A->C") and c["network"] in _unmet(several))
 
     def worst(share: float, stored: dict = ratio) -> str:
         return f"{min(c['mAP'] for c in stored['cells'] if c['share'] == share):.2f}"
@@ -51,38 +52,43 @@ def in_short(root: Path = rules.ROOT) -> str:
         return f"{min(found):.2f} to {max(found):.2f} on {dataset} (the paper: {max(theirs):.2f} and less)"
 
     strongest = [c["psnr"] for c in visible if c["epsilon"] == 0.3]
+    own, others = (mean(c["mAP"] for c in stored["cells"] if (c["network"], c["train"]) == (OTHERS["several"], "clean")
+                        and c["scenario"] in ("C->A", "A->C"))
+                   for stored in (stored_result(root, f"others/transfer-fashion-mnist-{OTHERS['several']}-several{name}")
+                                  for name in ("", "-others")))
     decibels = f"{sum(strongest) / len(strongest):.1f}"
     return "\n".join([
-        f"- It works against a searcher that knows clean images only (those that the generator learned from) and has one of "
-        "the surrogates' networks: mAP falls "
+        f"- It works against a searcher that knows clean images only and has one of the surrogates' networks: mAP falls "
         f"from {ours('clean', 'C->C')} to {ours('clean', 'C->A', 'A->C')} in C->A and A->C (Fashion-MNIST, game `several`). A "
         f"searcher trained on protected images finds {ours('adversarial', 'A->A')} among these and "
-        f"{ours('adversarial', 'C->C')} among clean ones.",
+        f"{ours('adversarial', 'C->C')} among clean ones. These searchers learned from the generator's own images; with others "
+        f"it is much the same (C->A and A->C {own} and {others}, network codes, one seed).",
         f"- It takes a change that everybody sees: ε = 0.3, a PSNR of {decibels} dB (game `reference`). With ε = 0.1 much of "
         f"the search is left (game `reference`, retrained: A->C {again(0.1, 'clean', 'A->C')}; C->C of searchers trained on "
         f"protected images {again(0.1, 'adversarial', 'C->C')}).",
-        f"- It carries over to searchers whose network no surrogate has ({_listed(_unmet(several))}): "
-        f"{carried(several, False)} in C->A and A->C, {carried(several, True)} with networks that some surrogate has. With "
-        f"surrogates of one network (game `shortcut`) it is {carried(one, False)} and {carried(one, True)} (one seed).",
+        f"- It carries over to searchers whose network no surrogate has ({_listed(_unmet(several))}): {carried('several')} in "
+        f"C->A and A->C with the game `several`; with surrogates of one network {carried('reference')} (`reference`) and "
+        f"{carried('shortcut')} (`shortcut`; one seed, the same searchers).",
         f"- A searcher with a few labelled protected images among its training images undoes most of it: mAP of its worst "
         f"scenario {worst(0.0)} with none, {worst(0.01)} with one in a hundred, {worst(0.1)} with one in ten (game `several`; "
         f"`reference` {worst(0.0, few)}, {worst(0.01, few)}, {worst(0.1, few)}; one seed).",
         "- On colour images searchers from pretrained weights that learn from protected images still search clean ones, C->C "
-        f"{strong('CIFAR-10', 'cifar10 pretrained', 'cifar10 pretrained scatter')}, "
+        f"{strong('CIFAR-10', *(name for name in PRETRAINED if name.startswith('cifar10')))}, "
         f"{strong('ImageNet-13', 'imagenet13 pretrained')}. Why the paper's do not, our runs do not explain; it does not say "
         "what its searchers start from."])
 
 
-# Surrogates of one network, and of several, judged by the same searchers
-SEVERAL = tuple(f"networks/transfer-fashion-mnist-two_conv_3x3-{game}" for game in ("shortcut", "several"))
+# Games of surrogates of one network and of several, judged by the same searchers, who know clean images
+ACROSS_NETWORKS = {game: f"networks/transfer-fashion-mnist{name}" for game, name in
+                   {"reference": "", "shortcut": "-two_conv_3x3-shortcut", "several": "-two_conv_3x3-several"}.items()}
 # Fig. 5 by game, and the reference's at small shares
 MIXED = {"reference": "ratio-fashion-mnist", "several": "ratio-fashion-mnist-two_conv_3x3-several",
          "few": "few/ratio-fashion-mnist"}
 
 
-def _games_of_networks(root: Path) -> tuple[dict, dict]:
-    """The stored results of the game with surrogates of one network, and of that with several."""
-    return stored_result(root, SEVERAL[0]), stored_result(root, SEVERAL[1])
+def _across_networks(root: Path) -> dict[str, dict]:
+    """The stored results of `ACROSS_NETWORKS`, by game."""
+    return {game: stored_result(root, name) for game, name in ACROSS_NETWORKS.items()}
 
 
 def _unmet(stored: dict) -> list[str]:
@@ -97,25 +103,56 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def several_table(root: Path = rules.ROOT) -> str:
-    """What clean-trained searchers find of images protected by a game with surrogates of one network and of several."""
-    one, several = _games_of_networks(root)
-    met = set(several["generator"]["backbone"])
+def networks_table(root: Path = rules.ROOT) -> str:
+    """What clean-trained searchers of several networks find of images that three games protected."""
+    games = _across_networks(root)
+    met = {game: set(_surrogates(stored)) for game, stored in games.items()}
 
     def mean(stored: dict, network: str, *scenarios: str) -> str:
         found = [c["mAP"] for c in stored["cells"] if c["network"] == network and c["scenario"] in scenarios]
         return f"{sum(found) / len(found):.2f}"
 
-    lines = ["| searcher's network | C->C | C->A and A->C, surrogates of one network | of several "
-             "| A->A, one | A->A, several |", "|---|---|---|---|---|---|"]
-    for network in dict.fromkeys(c["network"] for c in several["cells"]):
-        found = [mean(stored, network, *scenarios) for scenarios in (("C->A", "A->C"), ("A->A",)) for stored in (one, several)]
-        own = "" if network in met else " (no surrogate's)"
-        lines.append(f"| `{network}`{own} | {mean(several, network, 'C->C')} | {' | '.join(found)} |")
-    surrogates = ", ".join(f"`{name}`" for name in several["generator"]["backbone"])
-    return (f"{chr(10).join(lines)}\n\nSurrogates of the first game: `{one['backbone']}`; of the second: {surrogates}, in this "
-            f"order. Mean of ADSH and DSDH, one seed, the same searchers for both. As bars: "
-            f"[one](data/results/{SEVERAL[0]}.png), [several](data/results/{SEVERAL[1]}.png).")
+    lines = [f"| searcher's network | C->C | C->A and A->C: {', '.join(f'`{game}`' for game in games)} "
+             f"| A->A: {', '.join(f'`{game}`' for game in games)} |", "|---|---|---|---|"]
+    for network in dict.fromkeys(c["network"] for c in games["several"]["cells"]):
+        across, inside = (", ".join(mean(stored, network, *scenarios) + (" \\*" if network in met[game] else "")
+                                    for game, stored in games.items()) for scenarios in (("C->A", "A->C"), ("A->A",)))
+        lines.append(f"| `{network}` | {mean(games['several'], network, 'C->C')} | {across} | {inside} |")
+    surrogates = "; ".join(f"`{game}` {', '.join(f'`{name}`' for name in _surrogates(stored))}"
+                           for game, stored in games.items())
+    drawn = ", ".join(f"[{game}](data/results/{name}.png)" for game, name in ACROSS_NETWORKS.items())
+    return (f"{chr(10).join(lines)}\n\nA star: a network of that game's surrogates ({surrogates}). Mean of ADSH and DSDH, one "
+            f"seed, the same searchers for all three. As bars: {drawn}.")
+
+
+def _surrogates(stored: dict) -> list[str]:
+    """The networks of a game's surrogates, each once."""
+    networks = stored["generator"]["backbone"]
+    return [networks] if isinstance(networks, str) else list(dict.fromkeys(networks))
+
+
+# The searchers of `--other-images` and those of the generator's own images, by game and the network of both
+OTHERS = {"reference": "two_conv", "several": "two_conv_3x3"}
+
+
+def others_table(root: Path = rules.ROOT) -> str:
+    """What searchers find who learned from the generator's own training images, and from other images."""
+    lines = ["| game, searcher's network | learned from | C->C | C->A and A->C | A->A | protected ones: A->A "
+             "| A->C, C->A and C->C |", "|---|---|---|---|---|---|---|"]
+    for game, network in OTHERS.items():
+        suffix = "" if game == "reference" else f"-{network}-{game}"
+        for name, images in (("", "the generator's images"), ("-others", "other images")):
+            cells = stored_result(root, f"others/transfer-fashion-mnist{suffix}{name}")["cells"]
+
+            def mean(train: str, *scenarios: str, cells: list[dict] = cells, network: str = network) -> str:
+                found = [c["mAP"] for c in cells if (c["network"], c["train"]) == (network, train)
+                         and c["scenario"] in scenarios]
+                return f"{sum(found) / len(found):.2f}"
+
+            lines.append(f"| `{game}`, `{network}` | {images} | {mean('clean', 'C->C')} | {mean('clean', 'C->A', 'A->C')} "
+                         f"| {mean('clean', 'A->A')} | {mean('adversarial', 'A->A')} "
+                         f"| {mean('adversarial', 'A->C', 'C->A', 'C->C')} |")
+    return "\n".join(lines)
 
 
 def _shares(stored: dict) -> str:
@@ -173,7 +210,9 @@ def figures_table(root: Path = rules.ROOT) -> str:
     subtle = '"perceptually indistinguishable", with "moderate distortions on Fashion MNIST"'
     seeds, again = len(sweep["scaled"][0]["seeds"]), len(sweep["retrained_seeds"])
     transfer, of_cifar10 = stored_result(root, "transfer-fashion-mnist"), stored_result(root, "transfer-cifar10")
-    halves, several = stored_result(root, "transfer-fashion-mnist-two_conv_3x3-shortcut"), stored_result(root, SEVERAL[1])
+    of_shortcut, of_several = (stored_result(root, f"transfer-fashion-mnist-two_conv_3x3-{game}")
+                               for game in ("shortcut", "several"))
+    wide = stored_result(root, ACROSS_NETWORKS["reference"])
     mixed = stored_result(root, MIXED["several"])
     reduced = " ".join(f"{name}={value}" for name, value in of_cifar10["load"].items())
     rows = [
@@ -184,17 +223,16 @@ def figures_table(root: Path = rules.ROOT) -> str:
         ("3", "transfer-cifar10.png", carried,
          f"CIFAR-10 at a reduced size ({of_cifar10['images']['database']:,} database images), likewise: {met(of_cifar10)}",
          f"transfer --dataset cifar10 --load {reduced} --networks {' '.join(victims(of_cifar10))}"),
-        ("3", "transfer-fashion-mnist-two_conv_3x3-shortcut.png", carried,
-         f"Fashion-MNIST, the generator of `shortcut`, trained against two_conv_3x3 only; trained on clean images, as above: "
-         f"{met(halves)}. Trained on protected images, A->A/A->C/C->A/C->C: "
-         f"{met(halves, 'adversarial', ('A->A', 'A->C', 'C->A', 'C->C'))}",
-         f"transfer --regime shortcut --backbone {halves['backbone']} --generators data/checkpoints/fashion-mnist/shortcut "
-         f"--train-domains clean adversarial --networks {' '.join(victims(halves))}"),
-        ("3", f"{SEVERAL[1]}.png", carried,
-         f"Fashion-MNIST, the generator of `several`, our Table 1, trained against two_conv_3x3, two_conv and dense; trained "
-         f"on clean images, as above: {met(several)}",
-         f"transfer --regime several --backbone {several['backbone']} --out data/results/networks "
-         f"--networks {' '.join(victims(several))}"),
+        ("3", f"{ACROSS_NETWORKS['reference']}.png", carried,
+         f"Fashion-MNIST, the same game, other runs of it and of the searchers, with a Wide ResNet: {met(wide)}",
+         f"transfer --out data/results/networks --networks {' '.join(victims(wide))}"),
+        *(("3", f"transfer-fashion-mnist-two_conv_3x3-{game}.png", carried,
+           f"Fashion-MNIST, the generator of `{game}`, trained against {_listed(_surrogates(stored))}; trained on clean "
+           f"images, as above: {met(stored)}. Trained on protected images, A->A/A->C/C->A/C->C: "
+           f"{met(stored, 'adversarial', ('A->A', 'A->C', 'C->A', 'C->C'))}",
+           f"transfer --regime {game} --backbone {stored['backbone']} --generators data/checkpoints/fashion-mnist/{game} "
+           f"--train-domains clean adversarial --networks {' '.join(victims(stored))}")
+          for game, stored in (("shortcut", of_shortcut), ("several", of_several))),
         *(("4", f"transfer-{origin}-to-{dataset}.png", across,
            f"{TITLES[origin]} to {TITLES[dataset]}, two_conv from random weights: {carried_over(origin, dataset)}",
            f"transfer --origin {origin} --dataset {dataset} --networks two_conv")

@@ -226,6 +226,7 @@ def trials_table(root: Path = rules.ROOT) -> str:
 # With networks that `pplkit.experiments.pretrain` pretrained; data/results/README.md has the commands
 PRETRAINED = {"cifar10 pretrained": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372",
               "cifar10 pretrained scatter": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-scatter-gamea8cea0",
+              "cifar10 pretrained shortcut": "cifar10-mobilenet_v3_small@32-cifar10-9d97fdaa-shortcut-game73840c",
               "imagenet13 pretrained": "imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0"}
 
 
