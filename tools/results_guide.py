@@ -227,6 +227,7 @@ def trials_table(root: Path = rules.ROOT) -> str:
 PRETRAINED = {"cifar10 pretrained": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372",
               "cifar10 pretrained scatter": "cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-scatter-gamea8cea0",
               "cifar10 pretrained shortcut": "cifar10-mobilenet_v3_small@32-cifar10-9d97fdaa-shortcut-game73840c",
+              "cifar10 from imagenet13": "cifar10-mobilenet_v3_small@32-imagenet13-e695272e-game8b2372",
               "imagenet13 pretrained": "imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0"}
 
 
@@ -274,8 +275,10 @@ def overview_table(root: Path = rules.ROOT) -> str:
         seeds = len(stored["runs"])
         size = stored.get("images", {"database": 60_000})["database"]  # older files of Fashion-MNIST, which is always whole
         network, _, weights = stored["backbone"].partition(":")
+        learned = Path(weights).name.partition("-")[0]  # data set of the pretraining
+        elsewhere = f" on {TITLES[learned]}" if weights and learned != rows[0]["dataset"] else ""
         lines.append(f"| {TITLES[rows[0]['dataset']]} | `{stored['regime']}`{', other fields' if stored['game'] else ''}, "
-                     f"`{network}`{', pretrained' if weights else ''} "
+                     f"`{network}`{', pretrained' if weights else ''}{elsewhere} "
                      f"| {size:,}, {seeds} seed{'s' if seeds > 1 else ''}, {_run_on(stored)} "
                      f"| {sum(row['met'] for row in rows)} of {len(rows)} "
                      f"| {sum(inside)} of {len(inside)} | {_searches_clean(rows, 'clean')} "
