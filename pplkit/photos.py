@@ -123,7 +123,9 @@ def _has_sixteen_bits(image: Image.Image) -> bool:
     """Whether a picture that is not decoded yet has 16 bits per channel in its file; Pillow cuts colours off to 8."""
     tiles = getattr(image, "tile", [])
     return any(re.search(";16[BLN]", str(tile.args))  # "RGB;16B", or a tuple that begins with it; B, L, N: the bytes' order
-               or tile.codec_name == "SGI16" or (tile.codec_name.startswith("ppm") and tile.args[1] > 255) for tile in tiles)
+               or tile.codec_name == "SGI16"
+               or (tile.codec_name.startswith("ppm") and isinstance(tile.args, tuple) and tile.args[1] > 255)  # the maximum
+               for tile in tiles)
 
 
 def write_picture(picture: Picture, path: str | Path, compress_level: int = 3) -> None:

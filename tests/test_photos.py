@@ -119,7 +119,7 @@ def test_sixteen_bits_of_other_formats_are_noted():
     sgi = struct.pack(">hBBHHHHii4x80si", 474, 0, 2, 3, 3, 2, 3, 0, 65535, b"", 0) + bytes(404) + values.tobytes()
     for content in (ppm, sgi):
         assert read_picture(io.BytesIO(content)).note == "more than 8 bits brought to 8"
-    for content in (b"P6\n3 2\n255\n" + bytes(18), b"P3\n1 1\n7\n1 2 3\n"):
+    for content in (b"P6\n3 2\n255\n" + bytes(18), b"P3\n1 1\n7\n1 2 3\n", b"P1\n2 2\n1 0 0 1\n", b"P4\n8 1\n\xaa"):
         assert read_picture(io.BytesIO(content)).note == ""
 
 
