@@ -54,7 +54,7 @@ def test_the_figure_has_a_bar_for_every_cell_and_the_papers_where_there_are_any(
     ("imagenet13", "imagenet13", PPLConfig.reference, "0", (16,)),
     ("cifar10-mobilenet_v3_small@32-cifar10-1b6af9b0-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
     ("cifar10-mobilenet_v3_small@32-cifar10-9d97fdaa-shortcut-game73840c", "cifar10", PPLConfig.shortcut, "0", (16,)),
-    ("cifar10-mobilenet_v3_small@32-imagenet13-e695272e-game8b2372", "cifar10", PPLConfig.reference, "0", (16,)),
+    ("cifar10-mobilenet_v3_small@32-imagenet13-e695272e-game8b2372", "cifar10", PPLConfig.reference, "01", (16,)),
     ("imagenet13-resnet18@224-imagenet13-ad6aef91-gamec713f0", "imagenet13", PPLConfig.reference, "0", (16,)),
 ])
 def test_each_stored_table_is_complete_and_names_its_origin(name, dataset, regime, seeds, bits):
