@@ -78,7 +78,8 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     at = None if origin in PAPER else epsilon
     config = configuration(origin or dataset, seed, at, fast, backbone, regime, game)
     check_pretraining((*config.per_surrogate("backbone"), *networks), split)
-    searched = split.with_other_train(seed) if other_images else split
+    if other_images:  # before the game: there may be too few
+        split = split.with_other_train(seed)
     used = range(seed, seed + len(config.code_lengths))
     if victim_seed in used:
         raise ValueError(f"--victim-seed {victim_seed} is the seed of a surrogate, whose first layers the victim would start "
@@ -86,7 +87,6 @@ def run_seed(dataset: str, root: str | None, seed: int, epsilon: float | None, n
     run, folder, taken = generator_of(origin or dataset, source, seed, at, work, device, fast, backbone,
                                       origin_options if origin else options, regime, game, **how)
     budget = configuration(dataset, seed, epsilon, fast).epsilon
-    split = searched
     twin = protect_split(split, lambda images: run.protect(images, budget, cache=(options or {}).get("cache")))
     cells, own, drawn = {}, seed if victim_seed is None else victim_seed, _drawn(victim_seed, other_images)
     carried = f"{home(origin, backbone, origin_options)}-to-{home(dataset, load=options)}" if origin else None

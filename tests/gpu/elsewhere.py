@@ -99,7 +99,7 @@ def _run(operation: Callable, args: tuple, kwargs: dict) -> object:
     def wrap(leaf: object) -> object:  # what works in place hands back the tensor that it was given
         if not stays or not isinstance(leaf, torch.Tensor) or isinstance(leaf, Elsewhere):
             return leaf
-        return outside.get(id(leaf)) if id(leaf) in outside else Elsewhere(leaf)
+        return outside[id(leaf)] if id(leaf) in outside else Elsewhere(leaf)
 
     results = tree_map(wrap, operation(*tree_map(unwrap, args), **tree_map(unwrap, kwargs)))
     if stays and torch.Tag.inplace_view in operation.tags:  # squeeze_ and the like: what torch knows of the shape, too
