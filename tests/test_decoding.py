@@ -78,6 +78,17 @@ def test_the_cache_is_used_and_not_believed_when_files_changed(files, tmp_path, 
     assert not list(cache.glob("*.partial"))
 
 
+def test_the_caches_pixels_are_on_the_disk_before_their_note_and_another_pillow_decodes_anew(files, tmp_path, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *a: (order.append("fsync"), fsync(*a))[1])
+    monkeypatch.setattr(os, "replace", lambda *a: (order.append("replace"), replace(*a))[1])
+    read_images(files, (8, 6), 3, cache=tmp_path / "cache")
+    assert order == ["fsync", "replace"] * 2
+    monkeypatch.setattr("PIL.__version__", "another")
+    read_images(files, (8, 6), 3, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the open files of /proc")
 def test_workers_hand_over_pictures_without_a_file_for_each(files, monkeypatch):
     fill, most = torch.Tensor.__setitem__, []
